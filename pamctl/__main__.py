@@ -1,0 +1,5 @@
+"""`python -m pamctl` is `pamctl`."""
+
+from pamctl.cli.main import run
+
+run()

@@ -1,0 +1,47 @@
+"""Which failure ends with which exit code, and how it is told."""
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+import click
+
+from pamctl.refusal import Refusal
+
+INTERRUPTED = 130
+CLOSED_PIPE = 141
+
+
+def exit_code_of(command: Callable[[], None]) -> int:
+    """Run a command and return its exit code, telling any known failure in two lines on stderr."""
+    try:
+        command()
+        sys.stdout.flush()
+        return 0
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.ClickException as fault:
+        fault.show()
+        return fault.exit_code
+    except Refusal as refusal:
+        return _told(refusal.what, refusal.way_on, refusal.exit_code, refusal)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes stdout once more at exit
+        return CLOSED_PIPE
+    except MemoryError as fault:
+        return _told("out of memory", "use a smaller batch, or a machine with more memory", 1, fault)
+    except OSError as fault:
+        where = f" ({fault.filename})" if fault.filename else ""
+        way_on = "free some disk space, then run again" if fault.errno == errno.ENOSPC else "check the path"
+        return _told(f"{fault.strerror or fault}{where}", way_on, 1, fault)
+
+
+def _told(what: str, way_on: str, code: int, cause: BaseException) -> int:
+    if os.environ.get("PAMCTL_DEBUG") == "1":
+        raise cause
+    click.echo(f"Error: {what}\nHint: {way_on}", err=True)
+    return code

@@ -1,0 +1,104 @@
+"""The one place that prints: results to stdout, everything else to stderr."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+SECONDS_BETWEEN_PLAIN_LINES = 5.0
+
+
+def print_result(path: object) -> None:
+    """Print the one line a shell captures: the path of what was written."""
+    click.echo(str(path))
+
+
+def print_json(name: str, payload: Mapping[str, Any]) -> None:
+    """Print one JSON object with its `schema`; NaN and Inf never appear in it."""
+    click.echo(json.dumps({"schema": f"pamctl.{name}/1", **payload}, ensure_ascii=False, allow_nan=False))
+
+
+def say(message: str) -> None:
+    """Tell the person at the terminal something that is not the result."""
+    click.echo(message, err=True)
+
+
+def warn(message: str) -> None:
+    """Say what the user should know before trusting the result."""
+    click.echo(f"Warning: {message}", err=True)
+
+
+def print_table(table: "Table", *, to_stdout: bool = False) -> None:
+    """Print a rich table, on stderr unless it is the command's result."""
+    from rich.console import Console
+
+    Console(stderr=not to_stdout, soft_wrap=False).print(table)
+
+
+class Progress:
+    """A live bar on a terminal; elsewhere one plain line every few seconds."""
+
+    def __init__(self, title: str, total: int, *, unit: str = "step") -> None:
+        self.title, self.total, self.unit = title, total, unit
+        self.started = self.last_line = time.monotonic()
+        self.first_done: int | None = None
+        self._bar: Any = None
+
+    def __enter__(self) -> "Progress":
+        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+            self._bar = _live_bar()
+            self._bar.start()
+            self._task = self._bar.add_task(self.title, total=self.total, detail="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, detail: str = "") -> None:
+        """Show that `done` of the total is finished, with a few words such as the loss."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, detail=detail)
+            return
+        now = time.monotonic()
+        if self.first_done is None:
+            self.first_done, self.started = done, now
+        if done == self.total or now - self.last_line >= SECONDS_BETWEEN_PLAIN_LINES:
+            self.last_line = now
+            say(f"{self.title}: {self.unit} {done}/{self.total} {detail} {self._time_left(done, now)}".rstrip())
+
+    def _time_left(self, done: int, now: float) -> str:
+        since = done - (self.first_done or 0)
+        if done >= self.total or since <= 0:
+            return ""
+        return f"about {(now - self.started) / since * (self.total - done):.0f} s left"
+
+
+def stderr_console() -> "Console":
+    """The rich console for live displays; it honours NO_COLOR and plain streams by itself."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _live_bar() -> Any:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    return RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[detail]}"),
+        TimeRemainingColumn(),
+        console=stderr_console(),
+        transient=True,
+    )

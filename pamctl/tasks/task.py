@@ -1,0 +1,82 @@
+"""What a task is: a name, splits of examples, how answers are scored, and a training recipe."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from pamctl.refusal import UsageRefusal
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image and question with every accepted answer.
+
+    Attributes:
+        id: unique within the split.
+        prefix: the exact prompt, before the separator.
+        answers: accepted answers; the first is the one trained on.
+        load_image: returns the image when called, so that a split holds no pixels.
+    """
+
+    id: str
+    prefix: str
+    answers: tuple[str, ...]
+    load_image: Callable[[], Image.Image]
+
+    @property
+    def suffix(self) -> str:
+        """The answer trained on."""
+        return self.answers[0]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a task is trained when no flag says otherwise (paper, Table 4; big_vision's transfer recipe).
+
+    Attributes:
+        steps: optimiser steps; when None, `epochs` passes over the training split.
+        learning_rate: peak of a linear warm-up over `warmup` of the steps and a cosine to zero.
+        weight_decay: decoupled, times the schedule and not the learning rate.
+        clip: global norm of the gradient.
+        align_every: optimiser steps between two realignments (PAM's s).
+    """
+
+    steps: int | None = None
+    epochs: int = 3
+    batch_size: int = 32
+    learning_rate: float = 5e-4
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    clip: float = 1.0
+    align_every: int = 100
+
+
+@dataclass(frozen=True)
+class Task:
+    """A named set of splits with its metric and recipe.
+
+    Attributes:
+        metric: name of the answer metric in `pamctl.evaluation.answers`.
+        text_length: most tokens of prefix, separator and answer together.
+        max_new_tokens: most tokens decoded as an answer.
+    """
+
+    name: str
+    splits: Mapping[str, Sequence[Example]]
+    description: str = ""
+    metric: str = "exact"
+    text_length: int = 128
+    max_new_tokens: int = 16
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def split(self, name: str) -> Sequence[Example]:
+        """The examples of one split; refuses a name the task does not have, or a split without examples."""
+        if name not in self.splits:
+            raise UsageRefusal(
+                f"task {self.name} has no split {name!r}", f"use one of: {', '.join(self.splits) or 'none'}"
+            )
+        if len(self.splits[name]) == 0:
+            raise UsageRefusal(f"split {name!r} of task {self.name} is empty", "add at least one example to it")
+        return self.splits[name]
