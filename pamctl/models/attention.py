@@ -1,0 +1,30 @@
+"""How queries weigh keys, in both towers: grouped heads, softmax in float32."""
+
+import jax
+import jax.numpy as jnp
+
+_FAR = -1e30
+
+
+def attend(
+    queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
+    """Return the attended values, heads joined.
+
+    Args:
+        queries: (b, t, heads, head_dim), already scaled.
+        keys: (b, s, kv_heads, head_dim); query heads share key heads in consecutive groups.
+        values: (b, s, kv_heads, head_dim).
+        mask: (b, t, s) or (1, t, s), True where a query sees a key; None where each sees all.
+
+    Returns:
+        (b, t, heads * head_dim) in the dtype of `values`.
+    """
+    batch, length, heads, width = queries.shape
+    shared = keys.shape[2]
+    grouped = queries.reshape(batch, length, shared, heads // shared, width)
+    scores = jnp.einsum("btkgh,bskh->bkgts", grouped, keys, preferred_element_type=jnp.float32)
+    if mask is not None:
+        scores = jnp.where(mask[:, None, None], scores, _FAR)
+    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
+    return jnp.einsum("bkgts,bskh->btkgh", weights, values).reshape(batch, length, heads * width)

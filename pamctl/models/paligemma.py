@@ -1,0 +1,182 @@
+"""PaliGemma: image tokens and text through one language tower, and the loss on the suffix."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from pamctl.models import gemma, siglip
+from pamctl.models.config import PaliGemmaConfig
+from pamctl.models.projection import LoraLayer, Projection
+from pamctl.models.text import TextBatch
+from pamctl.models.trees import Tree, initial_tree, module
+
+Lora = dict[str, dict[str, dict[str, Any]]]
+"""{tower: {kind: {"a": (layers, in, r), "b": (layers, r, out)}}}, float32; {} adapts nothing."""
+
+
+@partial(jax.jit, static_argnums=0)
+def initial_parameters(config: PaliGemmaConfig, seed: int) -> Tree:
+    """Return random float32 parameters for training from scratch: kernels N(0, 1/fan_in), norms neutral."""
+    vision, between, text = jax.random.split(jax.random.key(seed), 3)
+    return {
+        "vision_tower": siglip.initial_vision_tower(config.vision, vision),
+        "multi_modal_projector": {"linear": initial_tree(partial(_projector, config), between)},
+        "language_model": gemma.initial_language_model(config.text, text),
+    }
+
+
+@partial(jax.jit, static_argnums=0, static_argnames="recompute")
+def image_features(
+    config: PaliGemmaConfig,
+    params: Tree,
+    lora: Lora,
+    scale: jax.Array | float,
+    pixels: jax.Array,
+    *,
+    recompute: bool = False,
+) -> jax.Array:
+    """Map each example's images to the tokens that stand before its text.
+
+    Args:
+        pixels: (b, n, h, w, 3) float32 in [-1, 1], n images an example.
+        recompute: save memory in the backward pass by computing each layer twice.
+
+    Returns:
+        (b, n * image_tokens, d) in the parameters' dtype.
+    """
+    images = pixels.reshape(-1, *pixels.shape[2:])
+    tower = lora.get("vision_tower", {})
+    patches = siglip.vision_tower(config.vision, params["vision_tower"], tower, scale, images, recompute)
+    adapted: LoraLayer = jax.tree.map(lambda leaf: leaf[0], lora.get("multi_modal_projector", {}))
+    projector = module(partial(_projector, config), params["multi_modal_projector"]["linear"])
+    features = projector(patches, adapted.get("linear"), scale)
+    return features.reshape(pixels.shape[0], -1, config.text.hidden_size)
+
+
+def prefix_mask(prefix_length: jax.Array, length: jax.Array, width: int) -> jax.Array:
+    """Return who sees whom, (b, width, width): rows look at columns.
+
+    The prefix (images, <bos>, prompt, "\\n") sees all of itself; a suffix token sees the prefix and the
+    suffix up to itself; nobody sees padding. With prefix "i p", suffix "s t" and one pad:
+
+            i p s t .
+        i   1 1 0 0 0
+        p   1 1 0 0 0
+        s   1 1 1 0 0
+        t   1 1 1 1 0
+
+    Args:
+        prefix_length: (b,), image tokens counted.
+        length: (b,), tokens before the padding, image tokens counted.
+    """
+    row, column = jnp.arange(width)[:, None], jnp.arange(width)[None]
+    seen = (column <= row) | (column < prefix_length[:, None, None])
+    return seen & (column < length[:, None, None])
+
+
+def hidden_states(
+    config: PaliGemmaConfig,
+    params: Tree,
+    lora: Lora,
+    scale: jax.Array | float,
+    features: jax.Array,
+    batch: TextBatch,
+    *,
+    recompute: bool = False,
+) -> jax.Array:
+    """Return the normed last hidden states of [image, text]: (b, n + t, d)."""
+    text = gemma.embed(params["language_model"], jnp.asarray(batch.tokens))
+    x = jnp.concatenate([features.astype(text.dtype), text], axis=1)
+    images, width = features.shape[1], x.shape[1]
+    mask = prefix_mask(jnp.asarray(batch.prefix_length) + images, jnp.asarray(batch.length) + images, width)
+    positions = jnp.arange(width)[None]
+    tower = lora.get("language_model", {})
+    hidden, _ = gemma.language_model(
+        config.text, params["language_model"], tower, scale, x, positions, mask, recompute=recompute
+    )
+    return hidden
+
+
+@partial(jax.jit, static_argnums=0)
+def forward_logits(
+    config: PaliGemmaConfig,
+    params: Tree,
+    lora: Lora,
+    scale: jax.Array | float,
+    features: jax.Array,
+    batch: TextBatch,
+) -> jax.Array:
+    """Return float32 logits at every position of [image, text]: (b, n + t, vocabulary)."""
+    hidden = hidden_states(config, params, lora, scale, features, batch)
+    return gemma.unembed(params["language_model"], hidden)
+
+
+@partial(jax.jit, static_argnums=0, static_argnames="recompute")
+def suffix_logits(
+    config: PaliGemmaConfig,
+    params: Tree,
+    lora: Lora,
+    scale: jax.Array | float,
+    features: jax.Array,
+    batch: TextBatch,
+    *,
+    recompute: bool = False,
+) -> jax.Array:
+    """Return float32 logits where suffix tokens are predicted: (b, suffix_width, vocabulary).
+
+    Entry [i, j] predicts token j of example i's suffix; past its end the values mean nothing
+    (`suffix_targets` says where that is).
+    """
+    hidden = hidden_states(config, params, lora, scale, features, batch, recompute=recompute)
+    at = features.shape[1] + _suffix_places(batch) - 1
+    hidden = jnp.take_along_axis(hidden, jnp.minimum(at, hidden.shape[1] - 1)[..., None], axis=1)
+    return gemma.unembed(params["language_model"], hidden)
+
+
+def suffix_targets(batch: TextBatch) -> tuple[jax.Array, jax.Array]:
+    """Return the suffix tokens (b, suffix_width) int32 and where they are real (b, suffix_width) bool."""
+    places = _suffix_places(batch)
+    tokens = jnp.take_along_axis(
+        jnp.asarray(batch.tokens), jnp.minimum(places, batch.tokens.shape[1] - 1), axis=1
+    )
+    return tokens, places < batch.length[:, None]
+
+
+@partial(jax.jit, static_argnums=0, static_argnames="recompute")
+def suffix_loss(
+    config: PaliGemmaConfig,
+    params: Tree,
+    lora: Lora,
+    scale: jax.Array | float,
+    features: jax.Array,
+    batch: TextBatch,
+    label_smoothing: jax.Array | float = 0.0,
+    *,
+    recompute: bool = False,
+) -> jax.Array:
+    """Return each example's mean cross-entropy over its suffix tokens, <eos> counted: (b,) float32.
+
+    Args:
+        features: (b, n, d) from `image_features`.
+        label_smoothing: one number or one per example (b,): the target gets 1 - e, every other token
+            e / (vocabulary - 1), as big_vision trains PaliGemma.
+    """
+    logits = suffix_logits(config, params, lora, scale, features, batch, recompute=recompute)
+    targets, real = suffix_targets(batch)
+    log_p = jax.nn.log_softmax(logits, axis=-1)
+    target_log_p = jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
+    smoothing = jnp.broadcast_to(jnp.asarray(label_smoothing, jnp.float32), real.shape[:1])[:, None]
+    others = (log_p.sum(-1) - target_log_p) / (logits.shape[-1] - 1)
+    losses = -((1 - smoothing) * target_log_p + smoothing * others)
+    return jnp.where(real, losses, 0.0).sum(-1) / jnp.maximum(real.sum(-1), 1)
+
+
+def _suffix_places(batch: TextBatch) -> jax.Array:
+    return jnp.asarray(batch.prefix_length)[:, None] + jnp.arange(batch.suffix_width)
+
+
+def _projector(config: PaliGemmaConfig, rngs: nnx.Rngs) -> Projection:
+    return Projection(config.vision.hidden_size, config.text.hidden_size, bias=True, rngs=rngs)

@@ -1,0 +1,27 @@
+"""flax nnx modules to plain parameter trees and back, so that nothing else needs to know nnx."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+from flax import nnx
+
+Tree = dict[str, Any]
+"""Nested dict of arrays."""
+
+Module = TypeVar("Module", bound=nnx.Module)
+
+
+def initial_tree(make: Callable[[nnx.Rngs], nnx.Module], key: jax.Array) -> Tree:
+    """Return the freshly drawn parameters of the module that `make` builds."""
+    return nnx.to_pure_dict(nnx.state(make(nnx.Rngs(params=key))))
+
+
+def initial_stack(make: Callable[[nnx.Rngs], nnx.Module], key: jax.Array, layers: int) -> Tree:
+    """Return the parameters of `layers` such modules, each leaf with a leading axis over them."""
+    return jax.vmap(lambda layer_key: initial_tree(make, layer_key))(jax.random.split(key, layers))
+
+
+def module(make: Callable[[nnx.Rngs], Module], tree: Tree) -> Module:
+    """Return the module that `make` builds, holding the parameters of `tree`."""
+    return nnx.merge(nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0)))), tree)

@@ -1,0 +1,232 @@
+"""Parameters from and to Hugging Face safetensors: names, layer stacking and transposes, nothing else."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from pamctl.models.config import PaliGemmaConfig
+from pamctl.models.paligemma import initial_parameters
+from pamctl.models.trees import Tree
+from pamctl.refusal import Refusal
+
+_WAY_ON = "fetch the checkpoint again, or use one in Hugging Face layout"
+_HUB_SPELLING = (
+    ("vision_tower.", "vision_tower.vision_model."),
+    ("language_model.", "language_model.model."),
+)
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """One stacked parameter: its path in the tree and the tensors of a checkpoint that make it up."""
+
+    path: tuple[str, ...]
+    shape: tuple[int, ...]
+    patch: int
+
+    @property
+    def stacked(self) -> bool:
+        return "layers" in self.path
+
+    def names(self) -> list[str]:
+        """Canonical tensor names, one a layer."""
+        name = ".".join(self.path).removesuffix("kernel")
+        name += "weight" if self.path[-1] == "kernel" else ""
+        layers = range(self.shape[0]) if self.stacked else (0,)
+        return [name.replace(".layers.", f".layers.{layer}.") for layer in layers]
+
+    @property
+    def one(self) -> tuple[int, ...]:
+        """Shape of one layer in our tree."""
+        return self.shape[1:] if self.stacked else self.shape
+
+    @property
+    def stored(self) -> tuple[int, ...]:
+        """Shape of one layer's tensor on disk."""
+        if "patch_embedding" in self.path and self.path[-1] == "kernel":
+            return (self.one[1], 3, self.patch, self.patch)
+        return self.one[::-1] if self.path[-1] == "kernel" else self.one
+
+    def from_disk(self, tensor: np.ndarray) -> np.ndarray:
+        """Turn (out, in) into (in, out), and (out, 3, p, p) into (p * p * 3, out)."""
+        if tensor.ndim == 4:
+            tensor = tensor.transpose(2, 3, 1, 0)
+        elif self.path[-1] == "kernel":
+            tensor = tensor.T
+        return tensor.reshape(self.one)
+
+    def to_disk(self, array: np.ndarray) -> np.ndarray:
+        """Undo `from_disk`."""
+        if len(self.stored) == 4:
+            array = array.reshape(self.patch, self.patch, 3, -1).transpose(3, 2, 0, 1)
+        elif self.path[-1] == "kernel":
+            array = array.T
+        return np.ascontiguousarray(array)
+
+
+def canonical_name(name: str) -> str | None:
+    """Return the one spelling of a checkpoint's tensor name; None for the tied head, which is a copy.
+
+    >>> canonical_name("model.vision_tower.vision_model.post_layernorm.bias")
+    'vision_tower.post_layernorm.bias'
+    >>> canonical_name("language_model.model.norm.weight")
+    'language_model.norm.weight'
+    """
+    if re.fullmatch(r"(language_model\.)?lm_head\.weight", name):
+        return None
+    name = name.removeprefix("model.")
+    for ours, hub in _HUB_SPELLING:
+        if name.startswith(hub):
+            return ours + name.removeprefix(hub)
+    return name
+
+
+def read_weights(
+    folder: Path,
+    config: PaliGemmaConfig,
+    dtype: Any = np.float32,
+    place: Callable[[np.ndarray], jax.Array] = jax.numpy.asarray,
+) -> tuple[Tree, str]:
+    """Read `folder`'s model.safetensors, or its shards, one stacked parameter at a time.
+
+    Args:
+        dtype: of the parameters in memory.
+        place: puts one stacked parameter on the device or devices.
+
+    Returns:
+        The parameters, and the SHA-256 of all tensors as stored, the same for any spelling or sharding.
+
+    Raises:
+        Refusal: no safetensors; tensors missing, unexpected, of a wrong shape or kind, or not finite.
+    """
+    leaves = _leaves(config)
+    sources = _open_tensors(folder)
+    _check(folder, leaves, sources)
+    digest = hashlib.sha256()
+    tree: Tree = {}
+    for leaf in leaves:
+        stack = np.empty(leaf.shape, dtype)
+        for layer, name in enumerate(leaf.names()):
+            tensor = sources[name].read()
+            digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
+            digest.update(np.ascontiguousarray(tensor).view(np.uint8).data)
+            if not np.isfinite(tensor).all():
+                raise Refusal(f"{folder}: tensor {sources[name].name} holds NaN or Inf", _WAY_ON)
+            (stack[layer] if leaf.stacked else stack)[...] = leaf.from_disk(tensor)
+        _put(tree, leaf.path, place(stack))
+    return tree, digest.hexdigest()
+
+
+def write_weights(folder: Path, params: Tree, config: PaliGemmaConfig, dtype: Any = np.float32) -> None:
+    """Write model.safetensors and config.json, in the Hub's spelling, into `folder`.
+
+    The caller gives a draft folder of `whole_output.whole_folder`.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    for leaf in _leaves(config):
+        array = np.asarray(_get(params, leaf.path)).astype(dtype)
+        for layer, name in enumerate(leaf.names()):
+            tensors[_hub_name(name)] = leaf.to_disk(array[layer] if leaf.stacked else array)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A tensor on disk, not yet read; `name` as the file spells it."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    handle: Any
+
+    def read(self) -> np.ndarray:
+        return self.handle.get_tensor(self.name)
+
+
+def _open_tensors(folder: Path) -> dict[str, _Stored]:
+    sources: dict[str, _Stored] = {}
+    for path in _files(folder):
+        try:
+            handle = safe_open(path, framework="numpy")
+        except (SafetensorError, OSError) as fault:
+            raise Refusal(f"{path} cannot be read as safetensors: {fault}", _WAY_ON) from fault
+        for name in handle.keys():  # noqa: SIM118 - not a mapping
+            canonical = canonical_name(name)
+            if canonical is None:
+                continue
+            if canonical in sources:
+                raise Refusal(f"{path}: {name} and {sources[canonical].name} are the same tensor", _WAY_ON)
+            part = handle.get_slice(name)
+            sources[canonical] = _Stored(name, tuple(part.get_shape()), part.get_dtype(), handle)
+    return sources
+
+
+def _files(folder: Path) -> list[Path]:
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        raise Refusal(f"{folder} has no model.safetensors and no {index.name}", _WAY_ON)
+    try:
+        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError) as fault:
+        raise Refusal(f"{index} is not an index of shards: {fault!r}", _WAY_ON) from fault
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing:
+        raise Refusal(f"{folder} lacks {', '.join(missing)}, which {index.name} lists", _WAY_ON)
+    return [folder / shard for shard in shards]
+
+
+def _check(folder: Path, leaves: list[_Leaf], sources: Mapping[str, _Stored]) -> None:
+    wanted = {name: leaf.stored for leaf in leaves for name in leaf.names()}
+    faults = [f"missing {name}" for name in wanted if name not in sources]
+    faults += [f"unexpected {stored.name}" for name, stored in sources.items() if name not in wanted]
+    for name, stored in sources.items():
+        if name in wanted and stored.shape != wanted[name]:
+            faults.append(f"{stored.name} has shape {stored.shape}, config.json means {wanted[name]}")
+        if stored.kind not in ("F32", "F16", "BF16"):
+            faults.append(f"{stored.name} is {stored.kind}, not F32, F16 or BF16")
+    if faults:
+        raise Refusal(f"{folder} does not hold the model of its config.json: " + "; ".join(faults), _WAY_ON)
+
+
+def _leaves(config: PaliGemmaConfig) -> list[_Leaf]:
+    abstract = jax.eval_shape(lambda: initial_parameters(config, 0))
+    return [_Leaf(path, leaf.shape, config.vision.patch_size) for path, leaf in _walk(abstract)]
+
+
+def _walk(tree: Tree, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, value in sorted(tree.items()):
+        if isinstance(value, dict):
+            yield from _walk(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def _hub_name(canonical: str) -> str:
+    for ours, hub in _HUB_SPELLING:
+        if canonical.startswith(ours):
+            return hub + canonical.removeprefix(ours)
+    return canonical
+
+
+def _get(tree: Tree, path: tuple[str, ...]) -> Any:
+    for key in path:
+        tree = tree[key]
+    return tree
+
+
+def _put(tree: Tree, path: tuple[str, ...], value: Any) -> None:
+    for key in path[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[path[-1]] = value
