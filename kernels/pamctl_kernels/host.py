@@ -1,0 +1,189 @@
+"""The kernels on host arrays: numpy, one cache-sized block after the other, exact on the bits."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from pamctl_kernels.leaf import FloatFormat, check_pair, format_of, threshold_for
+from pamctl_kernels.top_p import important_count
+from pamctl_kernels.tree import leaves_of, map_tree
+
+Bits = np.ndarray[Any, np.dtype[Any]]
+Block = tuple[Any, ...]
+
+_BLOCK = 1 << 18  # elements: 1 MB of float32, a second-level cache
+_SAMPLE = 1 << 14
+
+
+def magnitude_threshold(x: Any, top_p: object) -> np.generic:
+    leaves = leaves_of(x)
+    formats = {leaf.dtype: format_of(name, leaf) for name, leaf in leaves if format_of(name, leaf)}
+    if len(formats) != 1:
+        raise TypeError(
+            f"one threshold needs leaves of one dtype, found {sorted(map(str, formats)) or 'no leaf'}"
+        )
+    ((dtype, form),) = formats.items()
+    n = sum(leaf.size for _, leaf in leaves)
+    k = important_count(top_p, n)
+    if n <= _SAMPLE or k == 0:
+        kept = np.concatenate([m.ravel() for m in _magnitudes(leaves, form)] or [np.empty(0, form.integer)])
+        bits = _kth_largest(kept, k) if k else form.infinity
+    else:
+        bits = _kth_largest_streamed(leaves, form, k, n)
+    return np.asarray(bits, form.integer).view(dtype)[()]
+
+
+def _kth_largest(magnitudes: Bits, k: int) -> int:
+    return int(np.partition(magnitudes, magnitudes.size - k)[magnitudes.size - k])
+
+
+def _kth_largest_streamed(leaves: Sequence[tuple[str, Any]], form: FloatFormat, k: int, n: int) -> int:
+    """Bracket the answer with a sample, then keep only what one pass finds inside the bracket.
+
+    Floyd and Rivest's SELECT (1975). A bracket that misses costs time, never the answer.
+    """
+    low, high = _bracket(leaves, form, k / n)
+    above, inside = 0, []
+    for magnitudes in _magnitudes(leaves, form):
+        over_high = magnitudes >= high
+        above += int(np.count_nonzero(over_high))
+        inside.append(magnitudes[(magnitudes > low) != over_high])
+    kept = sum(part.size for part in inside)
+    if above < k <= above + kept:
+        return _kth_largest(np.concatenate(inside), k - above)
+    edge = high if k <= above else low
+    over_edge = at_edge = 0
+    for magnitudes in _magnitudes(leaves, form):
+        over_edge += int(np.count_nonzero(magnitudes > edge))
+        at_edge += int(np.count_nonzero(magnitudes == edge))
+    if over_edge < k <= over_edge + at_edge:
+        return edge
+    return _kth_largest(np.concatenate([m.ravel() for m in _magnitudes(leaves, form)]), k)
+
+
+def _bracket(leaves: Sequence[tuple[str, Any]], form: FloatFormat, share: float) -> tuple[int, int]:
+    """Two magnitudes (as bits) which, but for bad luck in 10^4, have the largest `share` end between them."""
+    draw = np.random.default_rng(0)
+    n = sum(leaf.size for _, leaf in leaves)
+    parts = []
+    for _, leaf in leaves:
+        at = draw.integers(0, leaf.size, math.ceil(_SAMPLE * leaf.size / n) if leaf.size else 0)
+        parts.append(leaf[np.unravel_index(at, leaf.shape)].view(form.integer) & form.magnitude_mask)
+    sample = np.sort(np.concatenate(parts))
+    middle = (1 - share) * sample.size
+    margin = 2 * math.sqrt(
+        sample.size
+    )  # four standard deviations of a sampled median, more of any other rank
+    below, over = int(middle - margin), int(middle + margin)
+    return int(sample[below]) if below >= 0 else -1, int(
+        sample[over]
+    ) if over < sample.size else form.infinity
+
+
+def sign_conflicts(w: Any, g: Any, threshold: Any) -> Any:
+    def leaf_conflicts(name: str, w: Any, g: Any, threshold: Any) -> Bits:
+        mask = np.empty(np.shape(w), bool)
+        for block, found in _conflicts(name, w, g, threshold):
+            mask[block] = found
+        return mask
+
+    return map_tree(leaf_conflicts, w, g, _threshold_tree(w, threshold))
+
+
+def realign(w: Any, g: Any, threshold: Any, reinit: str, per_layer: bool) -> tuple[Any, Any]:
+    counts: dict[str, Any] = {}
+
+    def realign_leaf(name: str, w: Any, g: Any, threshold: Any) -> Any:
+        aligned = np.empty_like(w)
+        counts[name] = np.zeros(np.shape(w)[:1] if per_layer else (), np.int32)
+        for block, found in _conflicts(name, w, g, threshold):
+            aligned[block] = w[block]
+            np.copyto(aligned[block], g[block] if reinit == "global" else 0, where=found)
+            if per_layer:
+                counts[name][block[:1]] += np.count_nonzero(found, axis=tuple(range(1, found.ndim)))
+            else:
+                counts[name] += np.count_nonzero(found)
+        return aligned
+
+    aligned = map_tree(realign_leaf, w, g, _threshold_tree(w, threshold))
+    if per_layer:
+        return aligned, map_tree(lambda name, _: counts[name], w)
+    return aligned, np.int32(sum(int(count) for count in counts.values()))
+
+
+def weighted_average(xs: Sequence[Any], weights: Any) -> Any:
+    shares = np.asarray(weights, np.float32)
+    idempotent = sum(shares, np.float32(0)) == 1
+
+    def average_leaf(name: str, *leaves: Any) -> Any:
+        for leaf in leaves:
+            format_of(name, leaf)
+            if leaf.shape != leaves[0].shape:
+                raise ValueError(f"{name} has shapes {leaves[0].shape} and {leaf.shape}")
+        average = np.empty_like(leaves[0])
+        for block in _blocks(average.shape):
+            first, *others = (leaf[block].astype(np.float32) for leaf in leaves)
+            total = first * shares[0]
+            same = np.full(total.shape, idempotent)
+            for other, share in zip(others, shares[1:], strict=True):
+                same &= first.view(np.int32) == other.view(np.int32)
+                other *= share
+                total += other
+            np.copyto(total, first, where=same)
+            if np.isnan(total).any():
+                raise ValueError(f"{name} has a weighted average of NaN: it holds NaN or opposite infinities")
+            average[block] = total
+        return average
+
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        return map_tree(average_leaf, *xs)
+
+
+def _blocks(shape: tuple[int, ...], prefix: Block = ()) -> Iterator[Block]:
+    """Indices that cut an array of `shape` into pieces of at most `_BLOCK` elements, in memory order."""
+    if math.prod(shape) <= _BLOCK:
+        yield (*prefix, ...)
+        return
+    step = max(_BLOCK // math.prod(shape[1:]), 1)
+    for start in range(0, shape[0], step):
+        block = slice(start, start + step)
+        if step == 1:
+            yield from _blocks(shape[1:], (*prefix, block))
+        else:
+            yield (*prefix, block, ...)
+
+
+def _magnitudes(leaves: Sequence[tuple[str, Any]], form: FloatFormat) -> Iterator[Bits]:
+    for name, leaf in leaves:
+        for block in _blocks(leaf.shape):
+            yield _magnitude(name, leaf[block].view(form.integer), form)
+
+
+def _magnitude(name: str, bits: Bits, form: FloatFormat) -> Bits:
+    magnitude = bits & form.magnitude_mask
+    if magnitude.max(initial=0) > form.infinity:
+        raise ValueError(f"{name} holds NaN")
+    return magnitude
+
+
+def _conflicts(name: str, w: Any, g: Any, threshold: Any) -> Iterator[tuple[Block, Bits]]:
+    """Per block of one leaf: where |g| >= threshold, g != 0 and the signs differ."""
+    check_pair(name, w, g)
+    form = format_of(name, w)
+    limit = np.asarray(threshold_for(name, threshold, g)).view(form.integer)
+    _magnitude(f"the threshold of {name}", limit, form)
+    limit = np.broadcast_to(limit, g.shape)
+    for block in _blocks(w.shape):
+        w_bits, g_bits = w[block].view(form.integer), g[block].view(form.integer)
+        w_size, g_size = _magnitude(f"{name} of w", w_bits, form), _magnitude(f"{name} of g", g_bits, form)
+        conflict = (w_bits ^ g_bits) < 0
+        conflict |= w_size == 0
+        conflict &= g_size != 0
+        conflict &= g_size >= limit[block]
+        yield block, conflict
+
+
+def _threshold_tree(w: Any, threshold: Any) -> Any:
+    return threshold if type(threshold) in (dict, list, tuple) else map_tree(lambda *_: threshold, w)

@@ -1,0 +1,63 @@
+"""What one leaf may be: its floating-point format, where its bits lie, and the threshold it takes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class FloatFormat:
+    """A format whose bits, sign cleared and read as an integer, order exactly as the magnitudes do."""
+
+    integer: np.dtype[Any]
+    infinity: int
+
+    @property
+    def magnitude_mask(self) -> int:
+        return int(np.iinfo(self.integer).max)
+
+
+_FORMATS = {
+    "float32": FloatFormat(np.dtype(np.int32), 0x7F800000),
+    "float16": FloatFormat(np.dtype(np.int16), 0x7C00),
+    "bfloat16": FloatFormat(np.dtype(np.int16), 0x7F80),
+}
+
+
+def format_of(name: str, leaf: Any) -> FloatFormat:
+    """The format of `leaf`; TypeError where it is no float32, float16 or bfloat16 array."""
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None:
+        raise TypeError(f"{name} is a {type(leaf).__name__}, not an array")
+    if dtype.name not in _FORMATS or not dtype.isnative:
+        raise TypeError(f"{name} has dtype {dtype}: cast it to float32, float16 or bfloat16")
+    return _FORMATS[dtype.name]
+
+
+def check_pair(name: str, w: Any, g: Any) -> None:
+    """TypeError or ValueError where `w` and `g` are not of one format and one shape."""
+    if format_of(name, g) != format_of(name, w) or w.dtype != g.dtype:
+        raise TypeError(f"{name} has dtype {w.dtype} in w and {g.dtype} in g: cast one of them")
+    if w.shape != g.shape:
+        raise ValueError(f"{name} has shape {w.shape} in w and {g.shape} in g")
+
+
+def threshold_for(name: str, threshold: Any, g: Any) -> Any:
+    """`threshold` as an array of g's dtype that broadcasts to its shape; a Python number is rounded to it."""
+    if isinstance(threshold, int | float):
+        return np.asarray(threshold, g.dtype)
+    format_of(f"the threshold of {name}", threshold)
+    if threshold.dtype != g.dtype:
+        raise TypeError(
+            f"the threshold of {name} has dtype {threshold.dtype}, g has {g.dtype}: cast one of them"
+        )
+    try:
+        broadcast = np.broadcast_shapes(threshold.shape, g.shape)
+    except ValueError:
+        broadcast = ()
+    if broadcast != g.shape:
+        raise ValueError(
+            f"the threshold of {name} has shape {threshold.shape}, which does not broadcast to {g.shape}"
+        )
+    return threshold
