@@ -4,13 +4,11 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from pamctl.adapters.provenance import Provenance
+from pamctl.adapters.provenance import BaseModel, Provenance, public_name
 
 Float32 = NDArray[np.float32]
 
@@ -94,7 +92,7 @@ class Adapter:
     def __init__(
         self,
         modules: Mapping[str, LoraFactors],
-        provenance: "Provenance | None" = None,
+        provenance: Provenance | None = None,
         base_model: str | None = None,
         name: str = "adapter",
     ) -> None:
@@ -117,9 +115,15 @@ class Adapter:
         return sum(shape.parameters for shape in self.shapes.values())
 
     @property
+    def base(self) -> BaseModel | None:
+        """The base model as it may be recorded, by public name."""
+        if self.provenance and self.provenance.base:
+            return self.provenance.base
+        return BaseModel(public_name(self.base_model)) if self.base_model else None
+
+    @property
     def base_fingerprint(self) -> str | None:
-        base = self.provenance.base if self.provenance else None
-        return base.fingerprint if base else None
+        return self.base.fingerprint if self.base else None
 
     @cached_property
     def fingerprint(self) -> str:

@@ -2,8 +2,8 @@
 
 import re
 
-# transformers < 4.52: language_model.model.layers, vision_tower.vision_model; 4.52 to 4.57: under `model.` and
-# without the inner `.model.`; 5.x: without `vision_model.` too.
+# transformers < 4.52: language_model.model.layers, vision_tower.vision_model; 4.52 to 4.57: under `model.`,
+# the inner `.model.` gone; 5.x: `vision_model.` gone too.
 _TOWERS = (
     (re.compile(r"(?:model\.)?language_model\.(?:model\.)?(?=layers\.)"), "language_model."),
     (re.compile(r"(?:model\.)?vision_tower\.vision_model\.|model\.vision_tower\."), "vision_tower."),

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, Self, get_args
 
 from pamctl import __version__
@@ -88,6 +88,12 @@ class Provenance:
             conflicts=_optional(record.get("conflicts"), dict, "conflicts"),
             versions=_typed(record.get("versions", {}), dict, "versions"),
         )
+
+
+def public_name(model: str) -> str:
+    """A model's name as it may be recorded: a Hub name as it is, and of a path only the last part."""
+    absolute = PurePosixPath(model).is_absolute() or PureWindowsPath(model).is_absolute()
+    return PureWindowsPath(model).name if absolute or model.startswith((".", "~")) else model
 
 
 def read_provenance(folder: Path) -> Provenance | None:

@@ -5,13 +5,14 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pamctl.adapters.adapter import Adapter, ComputedModules, Float32, LoraFactors, ModuleShape
 from pamctl.adapters.module_names import canonical_id, target_name, written_path
+from pamctl.adapters.provenance import public_name
 from pamctl.adapters.safetensors_file import DTYPES, TensorEntry, read_header, read_tensor, write_safetensors
 from pamctl.adapters.sources import CONFIG_NAME, WEIGHTS_NAME, AdapterSource
 from pamctl.refusal import Refusal
@@ -128,7 +129,7 @@ def _tensors(adapter: Adapter, order: list[str], rank: int) -> Iterator[tuple[st
 
 def _config(adapter: Adapter) -> dict[str, Any]:
     return {
-        "base_model_name_or_path": _public_name(adapter.base_model),
+        "base_model_name_or_path": adapter.base_model and public_name(adapter.base_model),
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
@@ -143,17 +144,6 @@ def _config(adapter: Adapter) -> dict[str, Any]:
         "use_dora": False,
         "use_rslora": False,
     }
-
-
-def _public_name(base_model: str | None) -> str | None:
-    """A Hub name as it is, and of a path on this machine the last part."""
-    if base_model is None or not (base_model.startswith((".", "~")) or _is_absolute(base_model)):
-        return base_model
-    return PureWindowsPath(base_model).name
-
-
-def _is_absolute(path: str) -> bool:
-    return PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute()
 
 
 def _read_config(file: Path) -> dict[str, Any]:

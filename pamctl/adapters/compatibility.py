@@ -1,0 +1,80 @@
+"""Which adapters may be used together: one base, common modules and, factor by factor, one rank and start."""
+
+from collections.abc import Sequence
+
+from pamctl.adapters.adapter import Adapter
+from pamctl.refusal import Refusal
+
+
+def refuse_different_bases(adapters: Sequence[Adapter]) -> None:
+    """Refuse two adapters that were recorded on different base weights."""
+    known = [adapter for adapter in adapters if adapter.base_fingerprint]
+    for other in known[1:]:
+        if other.base_fingerprint != known[0].base_fingerprint:
+            raise Refusal(
+                f"{known[0].name} belongs to {_base(known[0])}, {other.name} to {_base(other)}",
+                "use adapters of one base model",
+            )
+
+
+def refuse_different_modules(adapters: Sequence[Adapter]) -> None:
+    """Refuse adapters with no module in common with the first, or with a module of another size."""
+    first = adapters[0]
+    for other in adapters[1:]:
+        common = first.shapes.keys() & other.shapes.keys()
+        if not common:
+            raise Refusal(
+                f"{first.name} and {other.name} have no module in common: "
+                f"the one adapts {next(iter(first.shapes))}, the other {next(iter(other.shapes))}",
+                "use adapters of one model",
+            )
+        for module in sorted(common):
+            one, two = first.shapes[module], other.shapes[module]
+            if (one.inputs, one.outputs) != (two.inputs, two.outputs):
+                raise Refusal(
+                    f"{module} is {one.outputs}x{one.inputs} in {first.name} "
+                    f"and {two.outputs}x{two.inputs} in {other.name}",
+                    "use adapters of one base model",
+                )
+
+
+def factor_mismatch(adapters: Sequence[Adapter]) -> str | None:
+    """Why the factors of these adapters cannot be taken element by element, or None when they can."""
+    first = adapters[0]
+    for other in adapters[1:]:
+        for here, there in ((first, other), (other, first)):
+            for module in here.shapes:
+                if module not in there.shapes:
+                    return f"{module} is in {here.name} and not in {there.name}"
+        for module, shape in first.shapes.items():
+            if shape.rank != other.shapes[module].rank:
+                return (
+                    f"{module} has rank {shape.rank} in {first.name} "
+                    f"and {other.shapes[module].rank} in {other.name}"
+                )
+    return None
+
+
+def share_a_start(adapters: Sequence[Adapter]) -> bool:
+    """Whether, by their records, all factors grew from one adapter: one of these, or a parent of all."""
+    return bool(set.intersection(*(_starts(adapter) for adapter in adapters)))
+
+
+def differing_base_names(adapters: Sequence[Adapter]) -> tuple[str, str] | None:
+    """Two base names that differ where no fingerprint settles whether the weights do."""
+    if sum(adapter.base_fingerprint is not None for adapter in adapters) == len(adapters):
+        return None
+    names = sorted({adapter.base_model for adapter in adapters if adapter.base_model})
+    return (names[0], names[1]) if len(names) > 1 else None
+
+
+def _starts(adapter: Adapter) -> set[str]:
+    """The adapters whose factors this one continues, by fingerprint; a merge of deltas makes new factors."""
+    record = adapter.provenance
+    if record is None or record.parameters.get("space") == "delta":
+        return {adapter.fingerprint}
+    return {adapter.fingerprint, *(parent.fingerprint for parent in record.parents)}
+
+
+def _base(adapter: Adapter) -> str:
+    return f"{adapter.base_model or 'a base'} ({(adapter.base_fingerprint or '')[:12]})"

@@ -1,0 +1,181 @@
+"""What a merge will do and why, decided before anything is written."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from pamctl.adapters.adapter import Adapter
+from pamctl.adapters.compatibility import (
+    differing_base_names,
+    factor_mismatch,
+    refuse_different_bases,
+    refuse_different_modules,
+    share_a_start,
+)
+from pamctl.merging.average import shares
+from pamctl.merging.low_rank import concatenate, cross_term, squared_norm
+from pamctl.refusal import Refusal, UsageRefusal
+
+Method = Literal["average"]
+Space = Literal["factor", "delta"]
+SMALL_ERROR = 0.01  # cross-term error up to which averaging factors is as good as averaging deltas
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """A merge that has been checked.
+
+    Args:
+        adapters: the inputs, in order.
+        method: the name of the method.
+        weights: one an adapter, summing to 1.
+        space: what is averaged.
+        reason: why this space.
+        cross_term_error: norm of mean(delta) - mean(b) mean(a) over the norm of mean(delta), all modules
+            together; None where the factors do not fit element by element.
+        rank: the rank of the result.
+        compressed: whether the delta is truncated to that rank.
+        notes: what the user should know before trusting the result.
+    """
+
+    adapters: tuple[Adapter, ...]
+    method: str
+    weights: tuple[float, ...]
+    space: Space
+    reason: str
+    cross_term_error: float | None
+    rank: int
+    compressed: bool
+    notes: tuple[str, ...]
+
+    @property
+    def modules(self) -> list[str]:
+        """Every module that any of the adapters adapts."""
+        return sorted(set().union(*(adapter.shapes for adapter in self.adapters)))
+
+    @property
+    def output_bytes(self) -> int:
+        """The size of the weights that will be written."""
+        shape = {module: shape for adapter in self.adapters for module, shape in adapter.shapes.items()}
+        return 4 * self.rank * sum(shape[module].inputs + shape[module].outputs for module in self.modules)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "method": self.method,
+            "weights": list(self.weights),
+            "space": self.space,
+            "reason": self.reason,
+            "cross_term_error_percent": _percent(self.cross_term_error),
+            "modules": len(self.modules),
+            "rank": self.rank,
+            "compressed": self.compressed,
+            "output_bytes": self.output_bytes,
+            "notes": list(self.notes),
+        }
+
+
+def plan_merge(
+    adapters: Sequence[Adapter],
+    method: str = "average",
+    weights: Sequence[float] | None = None,
+    space: Space | Literal["auto"] = "auto",
+    rank: int | None = None,
+) -> MergePlan:
+    """Check the inputs and decide how they will be merged; arguments and errors are those of `merge`."""
+    _refuse_options(adapters, method, space, rank)
+    refuse_different_bases(adapters)
+    refuse_different_modules(adapters)
+    normalised = shares(weights, len(adapters))
+    mismatch = factor_mismatch(adapters)
+    error = None if mismatch else cross_term_error(adapters, normalised)
+    chosen, reason = _choose_space(adapters, space, mismatch, error)
+    ranks = [adapter.rank for adapter in adapters]
+    if chosen == "factor":
+        if rank not in (None, ranks[0]):
+            raise UsageRefusal(
+                f"averaged factors have rank {ranks[0]}, not {rank}", "add --space delta to choose the rank"
+            )
+        return MergePlan(
+            tuple(adapters), method, normalised, "factor", reason, error, ranks[0], False, _notes(adapters)
+        )
+    summed = _largest_summed_rank(adapters)
+    return MergePlan(
+        tuple(adapters),
+        method,
+        normalised,
+        "delta",
+        reason,
+        error,
+        min(rank or summed, summed),
+        rank is not None,
+        _notes(adapters),
+    )
+
+
+def cross_term_error(adapters: Sequence[Adapter], weights: Sequence[float]) -> float:
+    """How far the mean of the factors is from that of the deltas, relative to it, over all modules."""
+    wrong = right = 0.0
+    for module in adapters[0].shapes:
+        factors = [adapter.modules[module].folded() for adapter in adapters]
+        wrong += squared_norm(cross_term(factors, weights))
+        right += squared_norm(concatenate(factors, weights))
+    if wrong == 0:
+        return 0.0
+    return math.sqrt(wrong / right) if right else math.inf
+
+
+def _refuse_options(adapters: Sequence[Adapter], method: str, space: str, rank: int | None) -> None:
+    if len(adapters) < 2:
+        raise UsageRefusal(f"{len(adapters)} adapter to merge", "give two or more")
+    if method not in get_args(Method):
+        raise UsageRefusal(f"method is {method!r}", f"choose one of {', '.join(get_args(Method))}")
+    if space not in ("auto", *get_args(Space)):
+        raise UsageRefusal(f"space is {space!r}", f"choose one of auto, {', '.join(get_args(Space))}")
+    if rank is not None and rank < 1:
+        raise UsageRefusal(f"rank is {rank}", "give a rank of at least 1")
+
+
+def _choose_space(
+    adapters: Sequence[Adapter], space: str, mismatch: str | None, error: float | None
+) -> tuple[Space, str]:
+    if space == "delta":
+        return "delta", "asked for"
+    if error is None:
+        if space == "factor":
+            raise Refusal(f"the factors cannot be averaged: {mismatch}", "use --space delta")
+        return "delta", f"the factors do not fit: {mismatch}"
+    if space == "factor":
+        return "factor", "asked for"
+    if share_a_start(adapters):
+        return "factor", "the adapters share their start, by their records"
+    if error <= SMALL_ERROR:
+        return "factor", f"the cross-term error is at most {100 * SMALL_ERROR:g} %"
+    return "delta", "no shared start is recorded, and averaged factors would be off by the cross-term error"
+
+
+def _largest_summed_rank(adapters: Sequence[Adapter]) -> int:
+    summed: dict[str, int] = {}
+    for adapter in adapters:
+        for module, shape in adapter.shapes.items():
+            summed[module] = summed.get(module, 0) + shape.rank
+    return max(summed.values())
+
+
+def _notes(adapters: Sequence[Adapter]) -> tuple[str, ...]:
+    notes = []
+    if names := differing_base_names(adapters):
+        notes.append(
+            f"the base models are named {names[0]} and {names[1]}: no fingerprint tells whether they differ"
+        )
+    everywhere = set.intersection(*(set(adapter.shapes) for adapter in adapters))
+    for adapter in adapters:
+        if only := len(adapter.shapes) - len(everywhere):
+            notes.append(
+                f"{only} modules of {adapter.name} are not in every adapter: where absent they count as 0"
+            )
+    return tuple(notes)
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None or not math.isfinite(share) else round(100 * share, 4)
