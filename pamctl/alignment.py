@@ -2,7 +2,7 @@
 
 A weight w of the task adapter is in conflict with the weight w_G of the global adapter where |w_G| >= tau,
 w_G != 0 and sign(w) != sign(w_G); tau is the k-th largest magnitude of the global adapter with
-k = ceil(p n / 100) (PAM, Algorithm 1). Factors are compared element by element, a with a and b with b, with the
+k = ceil(p n / 100) (PAM, Algorithm 1). Factors are compared element by element, a with a and b with b, the
 scale folded into b.
 """
 
@@ -96,8 +96,8 @@ def thresholds(adapter: Adapter, top_p: float = 50, scope: Scope = "global") -> 
         adapter: the global adapter.
         top_p: how many percent of the weights are important, 0 to 100.
         scope: what is ranked together: `global` all weights (Algorithm 1 to the letter), `factor` all A and
-            all B apart, `module` the two factors of a module, `tensor` each factor of each module by itself. With
-            `global`, A, which starts random, takes most of the places from B, which starts at 0.
+            all B apart, `module` the two factors of a module, `tensor` each factor of each module by itself.
+            With `global`, A, which starts random, takes most of the places from B, which starts at 0.
 
     Raises:
         UsageRefusal: top_p or scope is not one of these.

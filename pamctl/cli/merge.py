@@ -1,0 +1,102 @@
+"""`pamctl merge`: several adapters into one."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pamctl.merging import MergePlan
+
+
+class _Weights(click.ParamType):
+    name = "W,W,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        try:
+            return tuple(float(weight) for weight in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not numbers with commas between them, as 0.7,0.3", param, ctx)
+
+
+@click.command()
+@click.argument("adapters", nargs=-1, required=True, metavar="ADAPTER ADAPTER...")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder to write.")
+@click.option(
+    "--method", type=click.Choice(["average"]), default="average", show_default=True, help="How to merge."
+)
+@click.option(
+    "--weights", type=_Weights(), help="One weight an adapter, divided by their sum. [default: equal]"
+)
+@click.option(
+    "--space",
+    type=click.Choice(["auto", "factor", "delta"]),
+    default="auto",
+    show_default=True,
+    help="Average A and B apart, or their product.",
+)
+@click.option(
+    "--rank", type=click.IntRange(min=1), help="Truncate an averaged delta to this rank. [default: exact]"
+)
+@click.option("--force", is_flag=True, help="Replace an existing output.")
+@click.option("--dry-run", is_flag=True, help="Check and say what would be done, write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def merge(
+    adapters: tuple[str, ...],
+    output: Path,
+    method: str,
+    weights: tuple[float, ...] | None,
+    space: Any,
+    rank: int | None,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Merge adapters of one base model into one adapter, without loading the base.
+
+    Averaging factors is right for adapters that share their start, as a task adapter trained from the global
+    one; averaging deltas is exact for any, at the sum of their ranks unless --rank is given. --space auto takes
+    factors where a shared start is recorded or the cross-term error is at most 1 %, else deltas, and says so.
+
+    \b
+    Examples:
+      pamctl merge first second -o merged
+      pamctl merge first second -o merged --weights 0.7,0.3 --space factor --force
+      pamctl merge first second -o merged --space delta --rank 8 --dry-run
+    """
+    from pamctl.adapters import open_adapter, save_adapter
+    from pamctl.cli.output import print_json, print_result, say, warn
+    from pamctl.merging import execute, plan_merge
+    from pamctl.whole_output import refuse_existing, whole_folder
+
+    refuse_existing(output, force=force)
+    plan = plan_merge([open_adapter(adapter) for adapter in adapters], method, weights, space, rank)
+    for line in _lines(plan):
+        say(line)
+    for note in plan.notes:
+        warn(note)
+    retained = None
+    if not dry_run:
+        merged = execute(plan)
+        with whole_folder(output, force=force) as draft:
+            save_adapter(merged.adapter, draft)
+        if plan.compressed:
+            retained = 100 * merged.retained_energy
+            say(f"rank {plan.rank} keeps {retained:.4f} % of the delta's energy")
+    if as_json:
+        written = None if dry_run else str(output)
+        print_json("merge", {"output": written, **plan.to_json(), "retained_energy_percent": retained})
+    elif not dry_run:
+        print_result(output)
+
+
+def _lines(plan: "MergePlan") -> list[str]:
+    weights = ", ".join(f"{weight:.4g}" for weight in plan.weights)
+    error = "not defined" if plan.cross_term_error is None else f"{100 * plan.cross_term_error:.4f} %"
+    return [
+        f"{plan.method} of {len(plan.adapters)} adapters, weights {weights}: {len(plan.modules)} modules, "
+        f"rank {plan.rank}, {plan.output_bytes:,} bytes",
+        f"{plan.space} space: {plan.reason}; cross-term error {error}",
+    ]
