@@ -1,6 +1,7 @@
 """The language tower: Gemma 1 over embedded tokens, with or without a cache of keys and values."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -128,6 +129,12 @@ def initial_language_model(config: TextConfig, key: jax.Array) -> Tree:
         "layers": initial_stack(partial(Block, config), inner, config.num_hidden_layers),
         "norm": initial_tree(partial(_norm, config), outer),
     }
+
+
+def empty_cache(config: TextConfig, batch: int, slots: int, dtype: Any) -> Cache:
+    """Return a cache of `slots` slots that hold nothing yet; the mask must hide those not written."""
+    shape = (config.num_hidden_layers, batch, slots, config.num_key_value_heads, config.head_dim)
+    return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
 
 
 def embed(params: Tree, tokens: jax.Array) -> jax.Array:
