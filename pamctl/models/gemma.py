@@ -10,7 +10,7 @@ from flax import nnx
 from pamctl.models.attention import attend
 from pamctl.models.config import TextConfig
 from pamctl.models.projection import LoraLayer, Projection
-from pamctl.models.trees import Tree, initial_stack, initial_tree, module
+from pamctl.models.trees import Tree, initial_stack, initial_tree, module, products_kept
 
 Cache = tuple[jax.Array, jax.Array]
 """Keys and values of earlier slots: (layers, b, slots, kv_heads, head_dim) each; one layer's in a block."""
@@ -161,7 +161,6 @@ def language_model(
     mask: jax.Array,
     cache: Cache | None = None,
     slot: jax.Array | int = 0,
-    recompute: bool = False,
 ) -> tuple[jax.Array, Cache | None]:
     """Map embedded tokens to normed hidden states.
 
@@ -171,7 +170,6 @@ def language_model(
         positions: (b, t) or (1, t).
         mask: (b, t, s), True where a token sees a key; s is t, or the cache's slots.
         cache: keys and values of all layers; those of x are written from `slot` on.
-        recompute: compute each layer again in the backward pass instead of keeping what happened inside.
 
     Returns:
         (b, t, d) and the new cache (None without one).
@@ -182,7 +180,7 @@ def language_model(
         block = module(partial(Block, config), params)
         return block(x, factors, scale, positions, mask, layer_cache, slot)
 
-    x, cache = jax.lax.scan(jax.checkpoint(layer) if recompute else layer, x, (params["layers"], lora, cache))
+    x, cache = jax.lax.scan(products_kept(layer), x, (params["layers"], lora, cache))
     return module(partial(_norm, config), params["norm"])(x), cache
 
 

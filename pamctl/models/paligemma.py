@@ -28,28 +28,25 @@ def initial_parameters(config: PaliGemmaConfig, seed: int) -> Tree:
     }
 
 
-@partial(jax.jit, static_argnums=0, static_argnames="recompute")
+@partial(jax.jit, static_argnums=0)
 def image_features(
     config: PaliGemmaConfig,
     params: Tree,
     lora: Lora,
     scale: jax.Array | float,
     pixels: jax.Array,
-    *,
-    recompute: bool = False,
 ) -> jax.Array:
     """Map each example's images to the tokens that stand before its text.
 
     Args:
         pixels: (b, n, h, w, 3) float32 in [-1, 1], n images an example.
-        recompute: save memory in the backward pass by computing each layer twice.
 
     Returns:
         (b, n * image_tokens, d) in the parameters' dtype.
     """
     images = pixels.reshape(-1, *pixels.shape[2:])
     tower = lora.get("vision_tower", {})
-    patches = siglip.vision_tower(config.vision, params["vision_tower"], tower, scale, images, recompute)
+    patches = siglip.vision_tower(config.vision, params["vision_tower"], tower, scale, images)
     adapted: LoraLayer = jax.tree.map(lambda leaf: leaf[0], lora.get("multi_modal_projector", {}))
     projector = module(partial(_projector, config), params["multi_modal_projector"]["linear"])
     features = projector(patches, adapted.get("linear"), scale)
@@ -84,8 +81,6 @@ def hidden_states(
     scale: jax.Array | float,
     features: jax.Array,
     batch: TextBatch,
-    *,
-    recompute: bool = False,
 ) -> jax.Array:
     """Return the normed last hidden states of [image, text]: (b, n + t, d)."""
     text = gemma.embed(params["language_model"], jnp.asarray(batch.tokens))
@@ -94,9 +89,7 @@ def hidden_states(
     mask = prefix_mask(jnp.asarray(batch.prefix_length) + images, jnp.asarray(batch.length) + images, width)
     positions = jnp.arange(width)[None]
     tower = lora.get("language_model", {})
-    hidden, _ = gemma.language_model(
-        config.text, params["language_model"], tower, scale, x, positions, mask, recompute=recompute
-    )
+    hidden, _ = gemma.language_model(config.text, params["language_model"], tower, scale, x, positions, mask)
     return hidden
 
 
@@ -114,7 +107,7 @@ def forward_logits(
     return gemma.unembed(params["language_model"], hidden)
 
 
-@partial(jax.jit, static_argnums=0, static_argnames="recompute")
+@partial(jax.jit, static_argnums=0)
 def suffix_logits(
     config: PaliGemmaConfig,
     params: Tree,
@@ -122,15 +115,13 @@ def suffix_logits(
     scale: jax.Array | float,
     features: jax.Array,
     batch: TextBatch,
-    *,
-    recompute: bool = False,
 ) -> jax.Array:
     """Return float32 logits where suffix tokens are predicted: (b, suffix_width, vocabulary).
 
     Entry [i, j] predicts token j of example i's suffix; past its end the values mean nothing
     (`suffix_targets` says where that is).
     """
-    hidden = hidden_states(config, params, lora, scale, features, batch, recompute=recompute)
+    hidden = hidden_states(config, params, lora, scale, features, batch)
     at = features.shape[1] + _suffix_places(batch) - 1
     hidden = jnp.take_along_axis(hidden, jnp.minimum(at, hidden.shape[1] - 1)[..., None], axis=1)
     return gemma.unembed(params["language_model"], hidden)
@@ -145,7 +136,7 @@ def suffix_targets(batch: TextBatch) -> tuple[jax.Array, jax.Array]:
     return tokens, places < batch.length[:, None]
 
 
-@partial(jax.jit, static_argnums=0, static_argnames="recompute")
+@partial(jax.jit, static_argnums=0)
 def suffix_loss(
     config: PaliGemmaConfig,
     params: Tree,
@@ -154,8 +145,6 @@ def suffix_loss(
     features: jax.Array,
     batch: TextBatch,
     label_smoothing: jax.Array | float = 0.0,
-    *,
-    recompute: bool = False,
 ) -> jax.Array:
     """Return each example's mean cross-entropy over its suffix tokens, <eos> counted: (b,) float32.
 
@@ -164,7 +153,7 @@ def suffix_loss(
         label_smoothing: one number or one per example (b,): the target gets 1 - e, every other token
             e / (vocabulary - 1), as big_vision trains PaliGemma.
     """
-    logits = suffix_logits(config, params, lora, scale, features, batch, recompute=recompute)
+    logits = suffix_logits(config, params, lora, scale, features, batch)
     targets, real = suffix_targets(batch)
     log_p = jax.nn.log_softmax(logits, axis=-1)
     target_log_p = jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]

@@ -9,7 +9,7 @@ from flax import nnx
 from pamctl.models.attention import attend
 from pamctl.models.config import VisionConfig
 from pamctl.models.projection import LoraLayer, Projection
-from pamctl.models.trees import Tree, initial_stack, initial_tree, module
+from pamctl.models.trees import Tree, initial_stack, initial_tree, module, products_kept
 
 
 class LayerNorm(nnx.Module):
@@ -118,12 +118,10 @@ def vision_tower(
     lora: LoraLayer,
     scale: jax.Array | float,
     pixels: jax.Array,
-    recompute: bool = False,
 ) -> jax.Array:
     """Map pixels (b, h, w, 3) in [-1, 1] to patch vectors (b, patches, d).
 
-    `lora` holds the factors of all layers, stacked as the parameters are. With `recompute` the
-    backward pass computes each layer again instead of keeping what happened inside it.
+    `lora` holds the factors of all layers, stacked as the parameters are.
     """
 
     def layer(x: jax.Array, stacked: tuple[Tree, LoraLayer]) -> tuple[jax.Array, None]:
@@ -131,7 +129,7 @@ def vision_tower(
         return module(partial(VisionBlock, config), params)(x, factors, scale), None
 
     x = module(partial(VisionEmbeddings, config), params["embeddings"])(pixels)
-    x, _ = jax.lax.scan(jax.checkpoint(layer) if recompute else layer, x, (params["encoder"]["layers"], lora))
+    x, _ = jax.lax.scan(products_kept(layer), x, (params["encoder"]["layers"], lora))
     return module(partial(_post_layernorm, config), params["post_layernorm"])(x)
 
 
