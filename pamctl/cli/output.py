@@ -66,7 +66,7 @@ class Progress:
     def update(self, done: int, detail: str = "") -> None:
         """Show that `done` of the total is finished, with a few words such as the loss."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, detail=detail)
+            self._bar.update(self._task, completed=done, total=self.total, detail=detail)
             return
         now = time.monotonic()
         if self.first_done is None:

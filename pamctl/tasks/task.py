@@ -61,6 +61,7 @@ class Task:
         metric: name of the answer metric in `pamctl.evaluation.answers`.
         text_length: most tokens of prefix, separator and answer together.
         max_new_tokens: most tokens decoded as an answer.
+        notes: what to know before trusting a score of this task.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Task:
     text_length: int = 128
     max_new_tokens: int = 16
     recipe: Recipe = field(default_factory=Recipe)
+    notes: tuple[str, ...] = ()
 
     def split(self, name: str) -> Sequence[Example]:
         """The examples of one split; refuses a name the task does not have, or a split without examples."""

@@ -1,0 +1,48 @@
+"""`pamctl report`: tables and figures from results."""
+
+import click
+
+
+@click.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path())
+@click.option("-o", "--output", required=True, type=click.Path(), help="Folder to write.")
+@click.option("--split", default="test", show_default=True, help="Compare results of this split.")
+@click.option("--force", is_flag=True, help="Replace the folder if it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object with every number.")
+def report(results: tuple[str, ...], output: str, split: str, force: bool, as_json: bool) -> None:
+    """Turn RESULTS, the files that `pamctl eval --results` appends to, into tables and figures.
+
+    Writes report.md, metrics.json, matrix.csv, and as PNG and SVG: forgetting over time, accuracy by order,
+    the accuracy matrices. Results are put into sequences by the adapters' lineage; for each task the merged
+    adapter counts if there is one, else the trained one. What is missing is n/a, with the command to fill it.
+
+    stdout carries the folder's path, or with --json the numbers; a table goes to stderr.
+
+    \b
+    Example:
+      pamctl eval --task tiny-gqa --task tiny-vqav2 --results results.jsonl
+      pamctl eval merged --task tiny-gqa --task tiny-vqav2 --results results.jsonl
+      pamctl report results.jsonl -o report
+    """
+    from pathlib import Path
+
+    from rich.table import Table
+
+    from pamctl.cli.output import print_json, print_result, print_table, warn
+    from pamctl.evaluation.report import metrics_json, summary_table, write_report
+
+    written = write_report([Path(file) for file in results], Path(output), split=split, force=force)
+    for note in written.notes:
+        warn(note)
+    for comparison in written.comparisons:
+        header, rows = summary_table(comparison)
+        table = Table(
+            *header, title=", ".join(comparison.tasks), title_justify="left", box=None, pad_edge=False
+        )
+        for row in rows:
+            table.add_row(*row)
+        print_table(table)
+    if as_json:
+        print_json("report", {"path": output, **metrics_json(written)})
+    else:
+        print_result(output)

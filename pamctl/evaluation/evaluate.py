@@ -1,0 +1,145 @@
+"""How an adapter is scored: decode every example of a split greedily, score the answers, make a result."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from pamctl.adapters import Adapter
+from pamctl.evaluation.answers import metric_named
+from pamctl.evaluation.results import Prediction, Result, examples_fingerprint, mean_score
+from pamctl.models.base import Base
+from pamctl.models.decoding import greedy
+from pamctl.models.paligemma import Lora, image_features
+from pamctl.refusal import UsageRefusal
+from pamctl.tasks.task import Task
+from pamctl.training.batches import load_pixels
+
+BATCH_SIZE = 64
+ROW_STEP = 8
+WIDTH_STEP = 16
+VISION = ("vision_tower", "multi_modal_projector")
+
+
+def evaluate(
+    base: Base,
+    lora: Lora,
+    scale: float,
+    task: Task,
+    split: str = "test",
+    limit: int | None = None,
+    max_new_tokens: int | None = None,
+    features: np.ndarray | None = None,
+    *,
+    batch_size: int = BATCH_SIZE,
+    on_examples: Callable[[int], None] | None = None,
+) -> list[Prediction]:
+    """Predict and score the examples of a split, in their order.
+
+    Args:
+        limit: only the first so many examples.
+        max_new_tokens: most tokens of an answer; None takes the task's.
+        features: (examples, n, d) of the frozen vision tower, from `image_features_of`, for several adapters
+            to share; refused for a lora that changes what the tower sees.
+        on_examples: told after each batch how many examples are done.
+
+    Raises:
+        Refusal: an image cannot be read, or the split is absent or empty.
+    """
+    score = metric_named(task.metric)
+    examples = task.split(split)[:limit]
+    if features is not None and any(tower in lora for tower in VISION):
+        raise UsageRefusal(
+            "the lora adapts the vision tower, so features of the frozen one are not its own", "pass none"
+        )
+    prefixes = [base.tokenizer.encode_prefix(example.prefix) for example in examples]
+    longest = task.max_new_tokens if max_new_tokens is None else max_new_tokens
+    answers: dict[int, str] = {}
+    for rows in _batches(prefixes, batch_size):
+        # rows repeat up to the full batch and widths are few, because every new shape is a new compilation
+        full = np.resize(rows, min(batch_size, _rounded_up(len(examples), ROW_STEP)))
+        tokens, lengths = _padded([prefixes[row] for row in full], base.config.pad_token_id)
+        if features is None:
+            pixels = load_pixels(base, [examples[row] for row in rows])[np.arange(len(full)) % len(rows)]
+            seen = image_features(base.config, base.parameters, lora, scale, pixels)
+        else:
+            seen = jnp.asarray(features[full])
+        decoded = greedy(
+            base.config, base.parameters, lora, scale, seen, tokens, lengths, max_new_tokens=longest
+        )
+        answers |= {
+            row: base.tokenizer.decode(ids) for row, ids in zip(rows, np.asarray(decoded), strict=False)
+        }
+        if on_examples:
+            on_examples(len(answers))
+    return [
+        Prediction(
+            example.id,
+            example.prefix,
+            answers[row],
+            example.answers,
+            100 * score(answers[row], example.answers),
+        )
+        for row, example in enumerate(examples)
+    ]
+
+
+def result_of(
+    predictions: Sequence[Prediction], task: Task, base: Base, adapter: Adapter | None, *, split: str = "test"
+) -> Result:
+    """The result of some predictions, placed in its sequence by the adapter's provenance.
+
+    The labels `order` and `run` are taken from the provenance's parameters. An adapter without provenance is
+    `trained` and has learned no tasks that are known.
+    """
+    scored = task.split(split)[: len(predictions)]
+    result = Result(
+        task=task.name,
+        stage="base",
+        tasks=(),
+        metric=task.metric,
+        score=mean_score(predictions),
+        n=len(predictions),
+        split=split,
+        examples=examples_fingerprint(scored),
+        base=base.fingerprint,
+    )
+    return result if adapter is None else replace(result, **place_of(adapter))
+
+
+def place_of(adapter: Adapter) -> Mapping[str, Any]:
+    """The fields of a result that tell which adapter it is of, and where that stands in a sequence."""
+    told = adapter.provenance
+    if told is None:
+        return {"adapter": adapter.fingerprint, "stage": "trained"}
+    labels = {name: told.parameters.get(name) for name in ("order", "run")}
+    return {
+        "adapter": adapter.fingerprint,
+        "stage": told.stage,
+        "tasks": told.tasks,
+        "parents": tuple(parent.fingerprint for parent in told.parents),
+        "method": told.method,
+        "seed": told.seed,
+        **{name: None if label is None else str(label) for name, label in labels.items()},
+    }
+
+
+def _batches(prefixes: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    """Row numbers by length, so that short prompts are not padded to the longest."""
+    rows = sorted(range(len(prefixes)), key=lambda row: len(prefixes[row]))
+    for first in range(0, len(rows), batch_size):
+        yield rows[first : first + batch_size]
+
+
+def _padded(prefixes: Sequence[Sequence[int]], pad: int) -> tuple[np.ndarray, np.ndarray]:
+    lengths = np.array([len(prefix) for prefix in prefixes], np.int32)
+    tokens = np.full((len(prefixes), _rounded_up(int(lengths.max()), WIDTH_STEP)), pad, np.int32)
+    for row, prefix in enumerate(prefixes):
+        tokens[row, : len(prefix)] = prefix
+    return tokens, lengths
+
+
+def _rounded_up(number: int, step: int) -> int:
+    return -(-number // step) * step

@@ -1,0 +1,92 @@
+"""How records reach a JSON Lines file that several processes share, and how they are read back."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pamctl.refusal import Refusal, UsageRefusal
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a file: the object on it, or None where a killed writer left it torn."""
+
+    number: int
+    record: Mapping[str, Any] | None
+
+
+def append_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Append whole lines under an exclusive lock and flush them to disk; all of them, or none.
+
+    A last line that a killed writer left without its end stays where it is, and a new line is started.
+    """
+    text = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
+    refuse_unwritable(path)
+    path.absolute().parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        end = os.fstat(file).st_size
+        torn = end > 0 and os.pread(file, 1, end - 1) != b"\n"
+        _write_all(file, path, ("\n" * torn + text).encode(), end)
+    finally:
+        os.close(file)
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuse, before any work is done, a file that cannot be appended to."""
+    if path.exists():
+        if not path.is_file():
+            raise UsageRefusal(f"{path} is not a file", "name a .jsonl file to append to")
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise Refusal(f"{path} may not be written", "name a file you may write to")
+        return
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise Refusal(f"{path} cannot be made in {folder}", "name a file in a folder you may write to")
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """Every line of a file that is not blank; refuses an absent file, and a line that is not an object."""
+    if not path.is_file():
+        raise UsageRefusal(
+            f"{path} is not a file", "name a .jsonl file that pamctl eval wrote with --results"
+        )
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if text := line.removeprefix(b"\xef\xbb\xbf").strip():
+                yield Line(number, _record(path, number, text))
+
+
+def _record(path: Path, number: int, text: bytes) -> Mapping[str, Any] | None:
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as fault:
+        if text.startswith(b"{") and not text.endswith(b"}"):
+            return None
+        raise Refusal(
+            f"{path} line {number} is not JSON: {fault}", "remove the line, or name another file"
+        ) from fault
+    if not isinstance(record, dict):
+        raise Refusal(f"{path} line {number} is not an object", "remove the line, or name another file")
+    return record
+
+
+def _write_all(file: int, path: Path, payload: bytes, end: int) -> None:
+    try:
+        # one call in all but the rarest case: the lock guards what a short write would let others split
+        while payload:
+            payload = payload[os.write(file, payload) :]
+        os.fsync(file)
+    except OSError as fault:
+        with contextlib.suppress(OSError):
+            os.ftruncate(file, end)
+        if fault.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Refusal(f"no space left to write {path}", "free some disk space, then run again") from fault
+        raise

@@ -1,0 +1,159 @@
+"""Which results belong to one sequence: tasks learned one after another by one method with one seed.
+
+A *state* is an adapter that was evaluated, known by its fingerprint where the results tell it and else by its
+labels. The state after task t is the `merged` one where there is one and else the `trained` one, so for a
+method that never merges the trained adapter is the state and A_m equals A_t. A sequence is followed backwards
+from its last state: to a state with one task less among the adapter's parents, or else with the same method,
+run, order and seed. It is named by how its tasks were trained and merged: `finetune` merged by `ties` is
+`ties`, `pam` merged by `average` is `pam`, anything else is `trained+merged`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pamctl.evaluation.results import Result
+
+
+class Labels(NamedTuple):
+    """What tells two sequences of the same tasks apart."""
+
+    method: str | None = None
+    run: str | None = None
+    order: str | None = None
+    seed: int | None = None
+
+
+@dataclass
+class State:
+    """One evaluated adapter, or the base: its place in a sequence, and its result on each task."""
+
+    stage: str
+    tasks: tuple[str, ...]
+    labels: Labels
+    adapter: str | None
+    parents: frozenset[str]
+    cells: dict[str, Result] = field(default_factory=dict)
+
+
+class Step(NamedTuple):
+    """The states of a task before and after merging: the same if none was merged, None if not evaluated."""
+
+    before: State | None
+    after: State | None
+
+
+@dataclass
+class Chain:
+    """A sequence: its last state, and one step a task."""
+
+    last: State
+    steps: list[Step]
+
+    @property
+    def labels(self) -> Labels:
+        """Method, run, order and seed; a merged adapter that tells none takes them from the trained one."""
+        before, after = self.steps[-1].before, self.last.labels
+        if before is None or before is self.last:
+            return after
+        run, order = after.run or before.labels.run, after.order or before.labels.order
+        seed = before.labels.seed if after.seed is None else after.seed
+        return Labels(_method(before.labels.method, after.method), run, order, seed)
+
+
+def states_of(results: Iterable[Result], notes: list[str]) -> list[State]:
+    """The states that some results score; what does not compare is added to the notes."""
+    states: dict[object, State] = {}
+    scored_on: dict[str, Result] = {}
+    for result in results:
+        base = result.stage == "base"
+        labels = Labels() if base else Labels(result.method, result.run, result.order, result.seed)
+        adapter = result.base if base else result.adapter
+        state = states.setdefault(
+            (result.stage, result.tasks, labels, adapter),
+            State(result.stage, result.tasks, labels, adapter, frozenset(result.parents)),
+        )
+        _note_examples(scored_on.setdefault(result.task, result), result, notes)
+        before = state.cells.get(result.task)
+        if before and before.score != result.score:
+            notes.append(
+                f"{result.task} has two scores for one {result.stage} adapter: {before.score:.2f} "
+                f"(n = {before.n}) and {result.score:.2f} (n = {result.n}); the larger n counts"
+            )
+        if not before or result.n >= before.n:
+            state.cells[result.task] = result
+    return list(states.values())
+
+
+def _note_examples(first: Result, result: Result, notes: list[str]) -> None:
+    same = (first.n, first.metric, first.examples) == (result.n, result.metric, result.examples)
+    note = f"{result.task} is not scored on the same examples everywhere: these scores do not compare"
+    if not same and note not in notes:
+        notes.append(note)
+
+
+def chains_of(states: list[State]) -> list[Chain]:
+    """The sequences that some states tell of: longest first, what was merged before what was not."""
+    chains: list[Chain] = []
+    for last in sorted(states, key=lambda state: (-len(state.tasks), state.stage)):
+        chain = _chain(states, last)
+        if not any(_told_by(known, chain) for known in chains):
+            chains.append(chain)
+    return chains
+
+
+def _chain(states: list[State], last: State) -> Chain:
+    steps = []
+    after: State | None = last
+    parents = last.parents
+    for count in range(len(last.tasks), 0, -1):
+        tasks = last.tasks[:count]
+        if count < len(last.tasks):
+            after = _find(states, tasks, ("merged", "trained"), parents, last.labels)
+            parents = after.parents if after else frozenset()
+        before = after
+        if after and after.stage == "merged":
+            before = _find(states, tasks, ("trained",), after.parents, last.labels)
+            parents |= before.parents if before else frozenset()
+        steps.append(Step(before, after))
+    return Chain(last, steps[::-1])
+
+
+def _find(
+    states: list[State],
+    tasks: tuple[str, ...],
+    stages: tuple[str, ...],
+    parents: frozenset[str],
+    labels: Labels,
+) -> State | None:
+    """The state with these tasks that is a parent, or has the labels, or best both; merged before trained."""
+    fits = [state for state in states if state.tasks == tasks and state.stage in stages]
+    related = [state for state in fits if state.adapter in parents]
+    alike = [state for state in fits if state.labels == labels]
+    best = [state for state in related if state in alike] or related or alike
+    return min(best, key=lambda state: stages.index(state.stage), default=None)
+
+
+def _told_by(known: Chain, chain: Chain) -> bool:
+    """Whether a known sequence tells all that this one does.
+
+    One that ends before a merge is told by the sequence that merged it, except a chain of trained states only
+    that is as long: sequential fine-tuning, the chain that MagMax merges, is a method of its own.
+    """
+    for count, step in enumerate(known.steps, start=1):
+        if chain.last is step.after:
+            return True
+        if chain.last is step.before:
+            merged_on_the_way = any(step.after and step.after.stage == "merged" for step in chain.steps)
+            return (
+                count < len(known.steps)
+                or merged_on_the_way
+                or known.labels.method == chain.last.labels.method
+            )
+    return False
+
+
+def _method(trained: str | None, merged: str | None) -> str | None:
+    if (trained, merged) == ("pam", "average"):
+        return "pam"
+    return merged if trained in (None, merged, "finetune") else f"{trained}+{merged}"

@@ -1,0 +1,231 @@
+"""What a JSONL task is: one example a line, its image beside the file, every fault named by file and line.
+
+Each line is an object with `image` (a path, relative to the file), `question` or `prefix` (the prompt, used
+word for word), and one of `answer`, `suffix` (a string) or `answers` (a list; the first is trained on). `id`
+is optional and defaults to the line number. `split` stands on every line or on none; a file without it serves
+as both `train` and `test`. Other fields are left alone. A byte order mark, CRLF and blank lines are fine.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from pamctl.refusal import Refusal, UsageRefusal
+from pamctl.tasks.task import Example, Task
+
+SPLIT_FILES = ("train", "val", "test")
+UNNAMED = ""
+WITHOUT_SPLITS = ("train", "test")
+PROMPT_FIELDS = ("question", "prefix")
+ANSWER_FIELDS = ("answer", "suffix", "answers")
+DEEP_MODES = ("I", "F")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line as read: an example and the split it names, if any."""
+
+    line: int
+    split: str | None
+    example: Example
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """Loads one image when called; equal for equal paths, so that a reader can decode each file once."""
+
+    path: Path
+    where: str = field(compare=False)
+
+    def __call__(self) -> Image.Image:
+        """The image as RGB; refuses what is broken, 16-bit, or larger than Pillow's decompression limit."""
+        try:
+            return self._decoded()
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as fault:
+            raise Refusal(
+                f"{self.where}: image {self.path} has more than {Image.MAX_IMAGE_PIXELS} pixels",
+                "scale it down, or remove the line",
+            ) from fault
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as fault:
+            raise Refusal(
+                f"{self.where}: image {self.path} cannot be read: {fault}",
+                "replace the file, or remove the line",
+            ) from fault
+
+    def _decoded(self) -> Image.Image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(self.path) as image:
+                if image.mode.startswith(DEEP_MODES):
+                    raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
+                # Pillow loses the colour key of a palette unless alpha is made explicit first
+                return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
+
+
+def jsonl_task(path: Path) -> Task:
+    """The task of a `.jsonl` file, or of a folder that holds `task.jsonl` or one file a split.
+
+    It is named after the file, or after its folder where the file's name only tells its role.
+    """
+    folder = path.resolve() if path.is_dir() else path.resolve().parent
+    name = folder.name if path.is_dir() or path.stem in ("task", *SPLIT_FILES) else path.stem
+    splits: dict[str, list[Example]] = {}
+    for file, split in task_files(path):
+        for row in read_rows(file, split):
+            if isinstance(row, Refusal):
+                raise row
+            splits.setdefault(row.split or UNNAMED, []).append(row.example)
+    if UNNAMED not in splits:
+        return Task(name, splits)
+    note = f"task {name} names no splits, so it is trained on and tested on the same examples"
+    return Task(name, dict.fromkeys(WITHOUT_SPLITS, splits[UNNAMED]), notes=(note,))
+
+
+def task_files(path: Path) -> list[tuple[Path, str | None]]:
+    """The JSONL files a task is made of, each with the split it holds when its name tells.
+
+    Refuses a folder that holds no such file, or both layouts.
+    """
+    if not path.is_dir():
+        return [(path, None)]
+    whole = path / "task.jsonl"
+    parts: list[tuple[Path, str | None]] = [
+        (part, split) for split in SPLIT_FILES if (part := path / f"{split}.jsonl").is_file()
+    ]
+    if whole.is_file() and parts:
+        raise UsageRefusal(f"{path} holds task.jsonl and {parts[0][0].name}", "keep one of the two layouts")
+    if not whole.is_file() and not parts:
+        raise UsageRefusal(
+            f"{path} holds no task.jsonl and no train.jsonl, val.jsonl or test.jsonl",
+            "add one, or name the file",
+        )
+    return [(whole, None)] if whole.is_file() else parts
+
+
+def read_rows(path: Path, split: str | None = None) -> Iterator[Row | Refusal]:
+    """Every line of a file as a row, or as the refusal that tells its fault; `split` is that of the file."""
+    seen: dict[tuple[str | None, str], Row] = {}
+    empty = True
+    for number, text in _lines(path):
+        empty = False
+        try:
+            row = _row(path, number, text, split)
+            _check_against(seen, row, f"{path} line {number}")
+            yield row
+        except Refusal as fault:
+            yield fault
+    if empty:
+        yield Refusal(f"{path} holds no examples", "write one JSON object a line")
+
+
+def _check_against(seen: dict[tuple[str | None, str], Row], row: Row, where: str) -> None:
+    first = next(iter(seen.values()), row)
+    if (row.split is None) != (first.split is None):
+        raise Refusal(
+            f"{where}: `split` stands on some lines only, unlike line {first.line}",
+            "give every line a split, or none",
+        )
+    before = seen.setdefault((row.split, row.example.id), row)
+    if before is not row:
+        raise Refusal(
+            f"{where}: id {row.example.id!r} is on line {before.line} too", "give each line its own id"
+        )
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    if not path.is_file():
+        raise UsageRefusal(f"{path} is not a file", "name a .jsonl file, or a folder that holds one")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            text = (line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line).strip()
+            if text:
+                yield number, text
+
+
+def _row(path: Path, number: int, text: bytes, file_split: str | None) -> Row:
+    where = f"{path} line {number}"
+    record = _object(where, text)
+    prefix, answers = _one_of(where, record, PROMPT_FIELDS), _answers(where, record)
+    identity = record.get("id", number)
+    if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
+        raise Refusal(
+            f"{where}: `id` is {_kind(identity)}", "give a string or a whole number, or leave it out"
+        )
+    split = record.get("split")
+    if split is not None and (not isinstance(split, str) or not split):
+        raise Refusal(
+            f"{where}: `split` is {_kind(split)}", "give a name such as train or test, or leave it out"
+        )
+    if file_split and split not in (None, file_split):
+        raise Refusal(f"{where}: `split` is {split!r} in {path.name}", "leave `split` out, or move the line")
+    load = ImageFile(_image(path, where, record), f"{where} (id {identity})")
+    return Row(number, file_split or split, Example(str(identity), prefix, answers, load))
+
+
+def _object(where: str, text: bytes) -> dict[str, Any]:
+    try:
+        record = json.loads(text.decode("utf-8"))
+    except UnicodeDecodeError as fault:
+        raise Refusal(f"{where} is not UTF-8 (byte {fault.start + 1})", "save the file as UTF-8") from fault
+    except (ValueError, RecursionError) as fault:
+        raise Refusal(f"{where} is not JSON: {fault}", "write one JSON object a line") from fault
+    if not isinstance(record, dict):
+        raise Refusal(
+            f"{where} is {_kind(record)}, not an object",
+            'write {"image": ..., "question": ..., "answer": ...}',
+        )
+    return record
+
+
+def _one_of(where: str, record: dict[str, Any], names: tuple[str, ...]) -> Any:
+    present = [name for name in names if name in record]
+    listed = " or ".join(f"`{name}`" for name in names)
+    if len(present) != 1:
+        fault = f"has no {listed}" if not present else f"has both `{present[0]}` and `{present[1]}`"
+        raise Refusal(f"{where} {fault}", f"give one of {listed}")
+    value = record[present[0]]
+    if present[0] == "answers":
+        return value
+    if not isinstance(value, str):
+        raise Refusal(f"{where}: `{present[0]}` is {_kind(value)}", "give a string")
+    return value
+
+
+def _answers(where: str, record: dict[str, Any]) -> tuple[str, ...]:
+    value = _one_of(where, record, ANSWER_FIELDS)
+    answers = [value] if isinstance(value, str) and "answers" not in record else value
+    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+        raise Refusal(f"{where}: `answers` is not a list of strings", 'give a list such as ["red"]')
+    if not answers or not all(answer.strip() for answer in answers):
+        raise Refusal(f"{where}: the answer is empty", "give an answer, or remove the line")
+    return tuple(answers)
+
+
+def _image(path: Path, where: str, record: dict[str, Any]) -> Path:
+    value = record.get("image")
+    if "image" not in record:
+        raise Refusal(f"{where} has no `image`", "give the image's path, relative to the file")
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise Refusal(f"{where}: `image` is {_kind(value)}", "give the image's path, relative to the file")
+    image = path.parent / value
+    if not image.is_file():
+        raise Refusal(
+            f"{where}: image {image} does not exist", "put it there; paths are relative to the file"
+        )
+    return image
+
+
+def _kind(value: object) -> str:
+    kinds = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number"}
+    return (
+        "null"
+        if value is None
+        else "an empty string"
+        if value == ""
+        else kinds.get(type(value), f"{value!r}")
+    )
