@@ -30,7 +30,8 @@ class Tokenizer:
         except Exception as fault:  # tokenizers raises bare Exception
             raise Refusal(f"{path} cannot be read by tokenizers: {fault}", _WAY_ON) from fault
         self.pad, self.eos, self.bos = (self._special(token, path) for token in ("<pad>", "<eos>", "<bos>"))
-        self._separator = self._ids("\n")
+        # The last id: some tokenizers mark the start of a text, and the separator never starts one.
+        self._separator = self._ids("\n")[-1:]
         self._image = self._tokenizer.token_to_id(_IMAGE)
         largest = max(self._tokenizer.get_vocab(with_added_tokens=True).values())
         if largest >= embedding_rows:
