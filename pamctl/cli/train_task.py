@@ -1,0 +1,171 @@
+"""`pamctl train-task`: train an adapter on one task."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pamctl.cli.output import Progress
+    from pamctl.training.task_run import Plan
+
+
+@click.command()
+@click.argument("task")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the adapter.")
+@click.option("--base", metavar="MODEL", help="Base model: a folder or hf://org/name. [default: embedded]")
+@click.option(
+    "--global", "global_adapter", metavar="ADAPTER", help="Adapter of the tasks before; none: a first task."
+)
+@click.option(
+    "--method",
+    type=click.Choice(["pam", "finetune", "average"]),
+    default="pam",
+    show_default=True,
+    help="finetune goes on from the adapter, average trains a clone to merge, pam also realigns it.",
+)
+@click.option(
+    "--top-p", type=float, default=50, show_default=True, help="Percent of important global weights."
+)
+@click.option("--align-every", type=int, metavar="STEPS", help="Optimiser steps between realignments.")
+@click.option(
+    "--scope",
+    type=click.Choice(["tensor", "module", "factor", "global"]),
+    default="global",
+    show_default=True,
+    help="Which global weights are ranked together.",
+)
+@click.option(
+    "--reinit",
+    type=click.Choice(["global", "zero"]),
+    default="global",
+    show_default=True,
+    help="What a weight in conflict is put back to.",
+)
+@click.option(
+    "--init",
+    type=click.Choice(["global", "previous", "fresh"]),
+    help="Start from the --global adapter (as global or as the one of the task before) or from fresh LoRA.",
+)
+@click.option("--rank", type=int, help="Rank of a first adapter.")
+@click.option("--alpha", type=float, help="The update is scaled by alpha / rank.")
+@click.option("--targets", metavar="REGEX", help="Modules of a first adapter, matched in full.")
+@click.option("--lr", "learning_rate", type=float, help="Peak of warm-up and cosine.")
+@click.option("--batch-size", type=int, metavar="N", help="Examples a step.")
+@click.option("--epochs", type=int, metavar="N", help="Passes over the training split.")
+@click.option("--steps", type=int, metavar="N", help="Optimiser steps, instead of --epochs.")
+@click.option("--weight-decay", type=float, help="Decoupled; follows the schedule, not the rate.")
+@click.option("--label-smoothing", type=float, help="Probability spread over the other tokens.")
+@click.option("--checkpoint-every", type=int, default=100, show_default=True, metavar="STEPS")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of fresh LoRA and the examples' order.")
+@click.option(
+    "--resume", is_flag=True, help="Go on from the newest checkpoint; leave a finished output alone."
+)
+@click.option("--force", is_flag=True, help="Replace an existing output and start over.")
+@click.option("--dry-run", is_flag=True, help="Check every input, show the plan, write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def train_task(
+    task: str,
+    output: Path,
+    base: str | None,
+    global_adapter: str | None,
+    checkpoint_every: int,
+    resume: bool,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Train an adapter on TASK: an embedded task's name, a task folder or a .jsonl.
+
+    Without --global it is the first task of a sequence. Settings that are not given come from the task's
+    recipe and the base, and are saved with the adapter. Checkpoints lie in OUTPUT.checkpoints while it runs;
+    on SIGTERM one is saved and the exit code is 75.
+
+    \b
+    Examples:
+      pamctl train-task tiny-scienceqa -o first
+      pamctl train-task tiny-textvqa --global first -o second
+      pamctl train-task tiny-textvqa --global first -o second --resume
+      pamctl train-task photos.jsonl --base google/paligemma-3b-pt-224 --epochs 5 -o photos --dry-run
+    """
+    from pamctl.cli.output import print_json, print_result, say, warn
+    from pamctl.compile_cache import keep_compiled_programs
+    from pamctl.training import plan_task, train_task
+
+    keep_compiled_programs()
+    inputs: dict[str, Any] = {
+        "base": base,
+        "global_adapter": global_adapter,
+        "resume": resume,
+        "force": force,
+    }
+    if dry_run:
+        plan = plan_task(task, output, **inputs, **settings)
+        for note in plan.notes:
+            warn(note)
+        if as_json:
+            print_json("train-task-plan", plan.to_json())
+        else:
+            print_result("\n".join(_lines(plan)))
+        return
+    with _Bar(f"Training {task}") as bar:
+        written = train_task(
+            task,
+            output,
+            checkpoint_every=checkpoint_every,
+            on_step=bar.show,
+            report=say,
+            warn=warn,
+            **inputs,
+            **settings,
+        )
+    if as_json:
+        print_json("train-task", _record(written))
+    else:
+        print_result(written)
+
+
+class _Bar:
+    """The progress of a run whose length is known once it is under way."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(*fault)
+
+    def show(self, progress: Any) -> None:
+        from pamctl.cli.output import Progress
+
+        if self._bar is None:
+            self._bar = Progress(self._title, progress.steps).__enter__()
+        self._bar.update(
+            progress.step, f"loss {progress.loss:.4f}, {progress.examples_per_second:.0f} examples/s"
+        )
+
+
+def _record(output: Path) -> dict[str, Any]:
+    from pamctl.adapters import open_adapter
+
+    adapter = open_adapter(output)
+    provenance = adapter.provenance.to_json() if adapter.provenance else {}
+    provenance.pop("schema", None)
+    return {"output": str(output), "fingerprint": adapter.fingerprint, **provenance}
+
+
+def _lines(plan: "Plan") -> list[str]:
+    record = plan.to_json()
+    settings = [
+        f"  {name:<16} {value}" for name, value in record["configuration"].items() if value is not None
+    ]
+    return [
+        f"would write {plan.output}: {', '.join(record['files'])}",
+        f"{plan.examples:,} examples; {plan.trained_parameters:,} weights to train, {plan.parameters:,} frozen",
+        *settings,
+    ]

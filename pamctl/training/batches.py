@@ -1,0 +1,160 @@
+"""What a split becomes before training: token ids, and image features or pixels, to be picked by index."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from pamctl.models.base import Base
+from pamctl.models.paligemma import image_features
+from pamctl.models.text import TextBatch, text_batch
+from pamctl.refusal import Refusal
+from pamctl.tasks.task import Example
+
+IMAGES_AT_ONCE = 100
+MEMORY_FOR_FEATURES = 2 * 2**30
+WIDTH_STEP = 8
+SUFFIX_STEP = 4
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """A split ready for training.
+
+    Attributes:
+        texts: every example, (examples, width).
+        images: indices -> features (b, n, d), or pixels (b, images, h, w, 3) where the adapter changes what
+            the vision tower makes of them.
+        fingerprint: SHA-256 of ids, prompts and answers, and of the images where they are read beforehand.
+    """
+
+    texts: TextBatch
+    images: Callable[[Indices], jax.Array | np.ndarray]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.texts.tokens)
+
+    def batch(self, indices: Indices) -> tuple[jax.Array | np.ndarray, TextBatch]:
+        """Return the images and texts of some examples."""
+        texts = self.texts
+        return self.images(indices), replace(
+            texts,
+            tokens=texts.tokens[indices],
+            prefix_length=texts.prefix_length[indices],
+            length=texts.length[indices],
+        )
+
+
+def encode_split(
+    base: Base, examples: Sequence[Example], text_length: int, *, vision_adapted: bool = False
+) -> EncodedSplit:
+    """Encode a split for training on each example's first answer.
+
+    Where the vision tower is frozen and the features of the split fit in memory, they are computed here,
+    once; otherwise images are read and encoded batch by batch.
+
+    Args:
+        text_length: most tokens of prefix, separator and answer together.
+        vision_adapted: whether the adapter changes the vision tower or the projector.
+
+    Raises:
+        Refusal: an image cannot be read, an answer is empty, or a text is longer than `text_length`.
+    """
+    digest = hashlib.sha256()
+    texts = encode_texts(base, _recorded(examples, digest), text_length)
+    features: np.ndarray | None = None
+    if not vision_adapted and len(examples) * _feature_bytes(base) <= MEMORY_FOR_FEATURES:
+        features = image_features_of(base, examples, digest.update)
+    return EncodedSplit(texts, _images(base, examples, features, vision_adapted), digest.hexdigest())
+
+
+def encode_texts(base: Base, examples: Iterable[Example], text_length: int) -> TextBatch:
+    """Return the texts of all examples in one batch, refusing one that is too long by its id.
+
+    The width is that of the longest, rounded up so that tasks of like length share one compiled step.
+    """
+    pairs = []
+    for example in examples:
+        if not example.answers or not example.suffix.strip():
+            raise Refusal(f"example {example.id} has an empty answer", "give it an answer, or remove it")
+        prefix, suffix = (
+            base.tokenizer.encode_prefix(example.prefix),
+            base.tokenizer.encode_suffix(example.suffix),
+        )
+        if len(prefix) + len(suffix) > text_length:
+            raise Refusal(
+                f"example {example.id} has {len(prefix)} prompt and {len(suffix)} answer tokens, "
+                f"more than the task's text length of {text_length}",
+                "shorten it, or remove it",
+            )
+        pairs.append((prefix, suffix))
+    width = max(len(prefix) + len(suffix) for prefix, suffix in pairs)
+    suffix_width = max(len(suffix) for _, suffix in pairs)
+    return text_batch(pairs, _rounded_up(width, WIDTH_STEP), _rounded_up(suffix_width, SUFFIX_STEP))
+
+
+def image_features_of(
+    base: Base, examples: Sequence[Example], on_pixels: Callable[[bytes], object] | None = None
+) -> np.ndarray:
+    """Return what the frozen vision tower makes of every example: (examples, n, d).
+
+    Args:
+        on_pixels: told the bytes of the pixels, batch by batch.
+    """
+    parts = []
+    for first in range(0, len(examples), IMAGES_AT_ONCE):
+        pixels = load_pixels(base, examples[first : first + IMAGES_AT_ONCE])
+        if on_pixels is not None:
+            on_pixels(pixels.tobytes())
+        # Always the same number of rows, so that the last batch is no second compilation.
+        full = np.resize(pixels, (IMAGES_AT_ONCE, *pixels.shape[1:]))
+        parts.append(np.asarray(image_features(base.config, base.parameters, {}, 1.0, full))[: len(pixels)])
+    return np.concatenate(parts)
+
+
+def load_pixels(base: Base, examples: Iterable[Example]) -> NDArray[np.float32]:
+    """Return the images of some examples, (b, 1, h, w, 3) in [-1, 1]; refuses a broken one by its id."""
+    return np.stack([_pixels(base, example) for example in examples])[:, None]
+
+
+def _pixels(base: Base, example: Example) -> NDArray[np.float32]:
+    try:
+        return base.images.pixels(example.load_image())
+    except (OSError, ValueError, SyntaxError) as fault:
+        raise Refusal(
+            f"the image of example {example.id} cannot be read: {fault}",
+            "replace the file, or remove the example",
+        ) from fault
+
+
+def _images(
+    base: Base, examples: Sequence[Example], features: np.ndarray | None, vision_adapted: bool
+) -> Callable[[Indices], jax.Array | np.ndarray]:
+    def pixels(indices: Indices) -> np.ndarray:
+        return load_pixels(base, [examples[int(index)] for index in indices])
+
+    if features is not None:
+        return features.__getitem__
+    if vision_adapted:
+        return pixels
+    return lambda indices: image_features(base.config, base.parameters, {}, 1.0, pixels(indices))
+
+
+def _recorded(examples: Iterable[Example], digest: "hashlib._Hash") -> Iterable[Example]:
+    for example in examples:
+        digest.update(repr((example.id, example.prefix, example.answers[:1])).encode())
+        yield example
+
+
+def _feature_bytes(base: Base) -> int:
+    return 4 * base.config.vision.image_tokens * base.config.text.hidden_size
+
+
+def _rounded_up(number: int, step: int) -> int:
+    return -(-number // step) * step

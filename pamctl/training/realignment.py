@@ -1,0 +1,125 @@
+"""PAM's alignment on the device: the task adapter against a fixed global adapter, counted layer by layer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from pamctl_kernels import realign
+
+from pamctl.adapters import Adapter
+from pamctl.adapters.adapter import Float32
+from pamctl.alignment import AlignmentReport, SignCounts, Thresholds, thresholds
+from pamctl.models.config import PaliGemmaConfig
+from pamctl.models.lora import adaptable
+from pamctl.models.paligemma import Lora
+from pamctl.training.configuration import Alignment
+
+
+class Counts(NamedTuple):
+    """Per leaf of the adapter and layer, still on the device: (layers,) int32, negative where one is NaN.
+
+    Attributes:
+        differ: weights whose sign differs from a global weight that is not 0.
+        conflicts: those of them where the global weight is important; alignment puts them back.
+    """
+
+    differ: Lora
+    conflicts: Lora
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The global adapter on the device with the magnitude from which each of its weights is important.
+
+    Attributes:
+        config: of the base, for the names of modules.
+        lora: the global adapter W_G.
+        thresholds: shaped like `lora`, each leaf (layers, 1, 1).
+        sizes: per module and factor, how many weights there are and how many are important.
+    """
+
+    config: PaliGemmaConfig
+    lora: Lora
+    thresholds: Lora
+    sizes: dict[str, dict[str, SignCounts]]
+    reinit: Literal["global", "zero"]
+
+    def realign(self, lora: Lora) -> tuple[Lora, Counts]:
+        """Put back the weights of `lora` in conflict; `lora` is consumed, nothing waits for the device."""
+        return _realign(lora, self.lora, self.thresholds, self.reinit)
+
+    def report(self, counts: Counts) -> AlignmentReport | None:
+        """Read the counts of one realignment; None where a weight was NaN."""
+        host = jax.device_get(counts)
+        if any(int(leaf.min()) < 0 for leaf in jax.tree.leaves(host)):
+            return None
+        modules: dict[str, dict[str, SignCounts]] = {}
+        for kind in adaptable(self.config):
+            differ, conflicts = (tree.get(kind.tower, {}).get(kind.kind) for tree in host)
+            for layer, module in enumerate(kind.modules() if differ else ()):
+                modules[module] = {
+                    factor: replace(
+                        size, differ=int(differ[factor][layer]), conflicts=int(conflicts[factor][layer])
+                    )
+                    for factor, size in self.sizes[module].items()
+                }
+        return AlignmentReport(modules)
+
+
+def anchor_of(adapter: Adapter, lora: Lora, alignment: Alignment, config: PaliGemmaConfig) -> Anchor:
+    """Return the anchor of a global adapter: thresholds are computed once, on the host.
+
+    Args:
+        adapter: the global adapter.
+        lora: the same as a tree on the device.
+    """
+    limits = thresholds(adapter, alignment.top_p, alignment.scope)
+    sizes = {}
+    for module, (tau_a, tau_b) in limits.items():
+        factors = adapter.modules[module].folded()
+        sizes[module] = {"a": _size(factors.a, tau_a), "b": _size(factors.b, tau_b)}
+    return Anchor(config, lora, _threshold_tree(config, lora, limits), sizes, alignment.reinit)
+
+
+def to_event(report: AlignmentReport) -> dict[str, Any]:
+    """The fields of an `align` event: percent overall and per factor, counts per module and factor."""
+    shares = {"overall": report.overall, **report.factors}
+    return {
+        "conflict": _told(report, shares, "differ"),
+        "put_back": _told(report, shares, "conflicts"),
+    }
+
+
+def _told(report: AlignmentReport, shares: Mapping[str, SignCounts], count: str) -> dict[str, Any]:
+    percent = {name: round(100 * getattr(of, count) / max(of.weights, 1), 4) for name, of in shares.items()}
+    modules = {
+        module: {factor: getattr(counts, count) for factor, counts in factors.items()}
+        for module, factors in report.modules.items()
+    }
+    return {"percent": percent, "modules": modules}
+
+
+@partial(jax.jit, static_argnames="reinit", donate_argnames="lora")
+def _realign(lora: Lora, to: Lora, limits: Lora, reinit: Literal["global", "zero"]) -> tuple[Lora, Counts]:
+    _, differ = realign(lora, to, jnp.float32(0), per_layer=True)
+    aligned, conflicts = realign(lora, to, limits, reinit, per_layer=True)
+    return aligned, Counts(differ, conflicts)
+
+
+def _size(weights: Float32, tau: np.float32) -> SignCounts:
+    important = int(np.count_nonzero((np.abs(weights) >= tau) & (weights != 0)))
+    return SignCounts(weights=weights.size, important=important)
+
+
+def _threshold_tree(config: PaliGemmaConfig, lora: Lora, limits: Thresholds) -> Lora:
+    tree: Lora = {}
+    for kind in adaptable(config):
+        if kind.kind in lora.get(kind.tower, {}):
+            pairs = np.array([limits[module] for module in kind.modules()], np.float32)
+            a, b = (jnp.asarray(column[:, None, None]) for column in pairs.T)
+            tree.setdefault(kind.tower, {})[kind.kind] = {"a": a, "b": b}
+    return tree

@@ -1,0 +1,53 @@
+"""A base that trains in seconds and tasks to train it on."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from PIL import Image
+
+from pamctl.models.config import PaliGemmaConfig, TextConfig, VisionConfig
+from pamctl.models.images import ImageProcessor
+from pamctl.models.paligemma import initial_parameters
+from pamctl.models.weights import write_weights
+
+CONFIG = PaliGemmaConfig(
+    vision=VisionConfig(8, 12, 1, 2, image_size=8, patch_size=4),
+    text=TextConfig(12, 16, 2, 2, 1, 16, head_dim=6),
+    image_token_index=4,
+)
+TARGETS = r"language_model\.layers\.\d+\.self_attn\.(q|v)_proj"
+SETTINGS = {"batch_size": 4, "learning_rate": 0.02, "steps": 8}
+EXAMPLES = 10
+
+
+def write_base(folder: Path, seed: int = 0) -> Path:
+    """A random base of that size, in Hugging Face layout."""
+    folder.mkdir(parents=True)
+    write_weights(folder, initial_parameters(CONFIG, seed), CONFIG)
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", "<image>", "\n", *"abcdefgh"]
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(" ", "removed")
+    tokenizer.add_special_tokens(["<pad>", "<eos>", "<bos>", "<image>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "preprocessor_config.json").write_text(ImageProcessor(size=8).to_json())
+    (folder / "lora.json").write_text(json.dumps({"rank": 3, "alpha": 3, "targets": TARGETS}))
+    return folder
+
+
+def write_task(folder: Path, name: str = "colours", seed: int = 0) -> Path:
+    """A JSONL task whose answers are random letters."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draws = np.random.default_rng(seed)
+    lines = []
+    for number in range(EXAMPLES):
+        image = f"{name}-{number}.png"
+        Image.fromarray(draws.integers(0, 256, (6, 9, 3), dtype=np.uint8)).save(folder / image)
+        question, answer = ("".join(draws.choice(list("abcdefgh"), size)) for size in (2, 1))
+        lines.append({"id": f"{name}-{number}", "image": image, "question": " ".join(question), "answer": answer})
+    file = folder / f"{name}.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
