@@ -61,7 +61,7 @@ def weighted_average(xs: Sequence[Any], weights: Any) -> Any:
     """The sum of weights[i] * xs[i], accumulated in float32 in that order, in the dtype of xs[0].
 
     The weights need not sum to 1. Where they do (in float32), elements equal in all of `xs` stay, bit for
-    bit. A device that flushes subnormals (a CPU or TPU under XLA) takes other float32 and bfloat16 ones for zero.
+    bit. A device that flushes subnormals (a CPU or TPU under XLA) takes other ones for zero in the sum.
     """
     if not len(xs):
         raise ValueError("there is nothing to average")

@@ -25,14 +25,14 @@ def magnitude_threshold(x: Any, top_p: object) -> jax.Array:
 
 
 @jax.jit
-def _kth_largest(leaves: Sequence[jax.Array], k: jax.Array) -> jax.Array:
+def _kth_largest(x: Sequence[jax.Array], k: jax.Array) -> jax.Array:
     """Fix the bits of the answer from the top, a digit a pass; NaN if any leaf holds one, +inf for k = 0."""
-    dtype = leaves[0].dtype
-    form = format_of("x", leaves[0])
+    form = format_of("x", x[0])
     width = form.magnitude_mask.bit_length()
 
     def fix_digit(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        prefix, _ = state
+        # Tied to the state, the magnitudes are no invariant that XLA would store outside the loop.
+        leaves, (prefix, _) = lax.optimization_barrier((x, state))
         # The last digit may be narrower: its surplus candidates lie past every answer and count as missed.
         shift = jnp.maximum(width - _DIGIT * (i + 1), 0)
         candidates = [prefix + (digit << shift) for digit in range(1, 1 << _DIGIT)]
@@ -44,7 +44,7 @@ def _kth_largest(leaves: Sequence[jax.Array], k: jax.Array) -> jax.Array:
     bits, nans = lax.fori_loop(0, passes, fix_digit, (jnp.int32(0), jnp.int32(0)))
     bits = jnp.where(k > 0, bits, form.infinity)
     bits = jnp.where(nans > 0, form.magnitude_mask, bits)
-    return lax.bitcast_convert_type(bits.astype(form.integer), dtype)
+    return lax.bitcast_convert_type(bits.astype(form.integer), x[0].dtype)
 
 
 def _count_at_least(leaves: Sequence[jax.Array], candidates: Sequence[jax.Array]) -> list[jax.Array]:
@@ -118,9 +118,10 @@ def _rounded_product(x: jax.Array, share: jax.Array) -> jax.Array:
     """x * share, rounded before anything is added to it.
 
     Compilers contract a product and a sum into one operation, which rounds once where numpy rounds twice.
-    The integer operation between the two stops that; it changes nothing unless the share itself is NaN.
+    The integer operation between the two stops that; it changes nothing but the payload of a NaN.
     """
-    return lax.bitcast_convert_type(_bits(x * share) ^ _is_nan(share).astype(jnp.int32), jnp.float32)
+    product = x * share
+    return lax.bitcast_convert_type(_bits(product) | _is_nan(product).astype(jnp.int32), jnp.float32)
 
 
 def _bits(x: jax.Array) -> jax.Array:
@@ -128,7 +129,12 @@ def _bits(x: jax.Array) -> jax.Array:
 
 
 def _magnitude(x: jax.Array) -> jax.Array:
-    return _bits(x) & format_of("x", x).magnitude_mask
+    """The bits of |x|: of the bits with either sign, those that read as the greater integer.
+
+    Not `bits & mask`, which LLVM, where it is compared with zero, turns into a comparison of floats, blind to
+    subnormals on a CPU that flushes them.
+    """
+    return jnp.maximum(_bits(x), _bits(x) ^ ~format_of("x", x).magnitude_mask)
 
 
 def _is_nan(x: jax.Array) -> jax.Array:
@@ -137,8 +143,10 @@ def _is_nan(x: jax.Array) -> jax.Array:
 
 def _conflict(w: jax.Array, g: jax.Array, threshold: jax.Array) -> jax.Array:
     """Where |g| >= threshold, g != 0 and the signs differ; a NaN threshold exceeds everything."""
-    signs_differ = ((_bits(w) ^ _bits(g)) < 0) | (_magnitude(w) == 0)
-    return signs_differ & (_magnitude(g) != 0) & (_magnitude(g) >= _bits(threshold))
+    mask = format_of("g", g).magnitude_mask
+    limit = jnp.maximum(_bits(threshold), 1)  # 1: the smallest g that is not zero
+    # w with the sign of g taken off: a positive integer where, and only where, w has that sign.
+    return (_magnitude(g) >= limit) & ((_bits(w) ^ (_bits(g) & ~mask)) <= 0)
 
 
 def _sum_together(*terms: jax.Array, axes: Sequence[int]) -> tuple[jax.Array, ...]:
@@ -156,7 +164,7 @@ def _sum_together(*terms: jax.Array, axes: Sequence[int]) -> tuple[jax.Array, ..
 
 
 def _on_device(value: Any) -> jax.Array:
-    """`value` as a traced argument, so that another value compiles nothing; explicit, as transfer guards ask."""
+    """`value` as a traced argument, so that another value compiles nothing, moved as transfer guards ask."""
     return value if isinstance(value, jax.Array) else jax.device_put(value)
 
 

@@ -13,7 +13,7 @@ from pamctl_kernels.tree import leaves_of, map_tree
 Bits = np.ndarray[Any, np.dtype[Any]]
 Block = tuple[Any, ...]
 
-_BLOCK = 1 << 18  # elements: 1 MB of float32, a second-level cache
+_BLOCK = 1 << 17  # elements: an array of 512 kB and its few companions stay in a second-level cache
 _SAMPLE = 1 << 14
 
 
@@ -68,9 +68,9 @@ def _bracket(leaves: Sequence[tuple[str, Any]], form: FloatFormat, share: float)
     draw = np.random.default_rng(0)
     n = sum(leaf.size for _, leaf in leaves)
     parts = []
-    for _, leaf in leaves:
-        at = draw.integers(0, leaf.size, math.ceil(_SAMPLE * leaf.size / n) if leaf.size else 0)
-        parts.append(leaf[np.unravel_index(at, leaf.shape)].view(form.integer) & form.magnitude_mask)
+    for leaf in (leaf for _, leaf in leaves if leaf.size):
+        at = draw.integers(0, leaf.size, math.ceil(_SAMPLE * leaf.size / n))
+        parts.append(leaf.flat[at].view(form.integer) & form.magnitude_mask)
     sample = np.sort(np.concatenate(parts))
     middle = (1 - share) * sample.size
     margin = 2 * math.sqrt(
@@ -97,10 +97,13 @@ def realign(w: Any, g: Any, threshold: Any, reinit: str, per_layer: bool) -> tup
 
     def realign_leaf(name: str, w: Any, g: Any, threshold: Any) -> Any:
         aligned = np.empty_like(w)
+        integer = format_of(name, w).integer
         counts[name] = np.zeros(np.shape(w)[:1] if per_layer else (), np.int32)
         for block, found in _conflicts(name, w, g, threshold):
-            aligned[block] = w[block]
-            np.copyto(aligned[block], g[block] if reinit == "global" else 0, where=found)
+            old = w[block].view(integer)
+            new = g[block].view(integer) if reinit == "global" else 0
+            # A select without branches: np.where and masked copies take ten times as long on a random mask.
+            aligned[block].view(integer)[...] = old ^ ((old ^ new) * found)
             if per_layer:
                 counts[name][block[:1]] += np.count_nonzero(found, axis=tuple(range(1, found.ndim)))
             else:
@@ -174,14 +177,13 @@ def _conflicts(name: str, w: Any, g: Any, threshold: Any) -> Iterator[tuple[Bloc
     form = format_of(name, w)
     limit = np.asarray(threshold_for(name, threshold, g)).view(form.integer)
     _magnitude(f"the threshold of {name}", limit, form)
-    limit = np.broadcast_to(limit, g.shape)
+    limit = np.broadcast_to(np.maximum(limit, 1), g.shape)  # 1: the smallest g that is not zero
     for block in _blocks(w.shape):
         w_bits, g_bits = w[block].view(form.integer), g[block].view(form.integer)
-        w_size, g_size = _magnitude(f"{name} of w", w_bits, form), _magnitude(f"{name} of g", g_bits, form)
-        conflict = (w_bits ^ g_bits) < 0
-        conflict |= w_size == 0
-        conflict &= g_size != 0
-        conflict &= g_size >= limit[block]
+        _magnitude(f"{name} of w", w_bits, form)
+        conflict = _magnitude(f"{name} of g", g_bits, form) >= limit[block]
+        # w with the sign of g taken off: a positive integer where, and only where, w has that sign.
+        conflict &= (w_bits ^ (g_bits & ~form.magnitude_mask)) <= 0
         yield block, conflict
 
 
