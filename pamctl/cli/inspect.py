@@ -22,6 +22,9 @@ def inspect(adapter: str, other: str | None, tensors: bool, as_json: bool) -> No
       pamctl inspect first second --tensors
       pamctl inspect merged --json
     """
+    from pamctl.cli.blas import use_one_thread
+
+    use_one_thread()
     from pamctl.adapters import open_adapter
     from pamctl.cli.output import print_json, print_result
     from pamctl.inspection import describe, relate

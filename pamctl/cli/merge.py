@@ -57,8 +57,8 @@ def merge(
     """Merge adapters of one base model into one adapter, without loading the base.
 
     Averaging factors is right for adapters that share their start, as a task adapter trained from the global
-    one; averaging deltas is exact for any, at the sum of their ranks unless --rank is given. --space auto takes
-    factors where a shared start is recorded or the cross-term error is at most 1 %, else deltas, and says so.
+    one; averaging deltas is exact for any, at the sum of their ranks unless --rank is given. --space auto
+    takes factors where a shared start is recorded or the cross-term error is at most 1 %, else deltas.
 
     \b
     Examples:
@@ -66,6 +66,9 @@ def merge(
       pamctl merge first second -o merged --weights 0.7,0.3 --space factor --force
       pamctl merge first second -o merged --space delta --rank 8 --dry-run
     """
+    from pamctl.cli.blas import use_one_thread
+
+    use_one_thread()
     from pamctl.adapters import open_adapter, save_adapter
     from pamctl.cli.output import print_json, print_result, say, warn
     from pamctl.merging import execute, plan_merge

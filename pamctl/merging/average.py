@@ -29,9 +29,9 @@ def shares(weights: Sequence[float] | None, adapters: int) -> tuple[float, ...]:
             f"weights {listed} do not make an average", "give weights of at least 0, not all 0"
         )
     rounded = (given / given.sum()).astype(np.float32)
-    # Adapters that agree in a weight keep it bit for bit only where the float32 shares add up to exactly 1.
-    largest = int(rounded.argmax())
-    rounded[largest] = np.float32(1) - np.delete(rounded, largest).sum(dtype=np.float32)
+    # Adapters that agree in a number keep its bits where the float32 shares, added in order, give exactly 1.
+    last = int(np.flatnonzero(rounded)[-1])
+    rounded[last] = max(np.float32(1) - sum(rounded[:last], np.float32(0)), np.float32(0))
     return tuple(float(share) for share in rounded)
 
 

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from pamctl.adapters import Adapter, ComputedModules, LoraFactors, open_adapter, save_adapter
+from tests.adapter_cases import Q_PROJ, SIZES, random_adapter, random_factors, saved
+
+
+def test_factors_that_do_not_fit_are_a_programming_error() -> None:
+    with pytest.raises(ValueError, match="are not"):
+        LoraFactors(np.zeros((4, 8), np.float32), np.zeros((8, 3), np.float32))
+
+
+def test_modules_come_in_sorted_order_whatever_order_they_are_given_in() -> None:
+    modules = dict(random_adapter().modules)
+    backwards = Adapter(dict(reversed(list(modules.items()))))
+    assert list(backwards.modules) == sorted(SIZES)
+    assert backwards.fingerprint == Adapter(modules).fingerprint
+
+
+def test_fingerprint_does_not_depend_on_where_the_scale_sits() -> None:
+    plain = random_factors(0, 16, 16, scale=0.3)
+    folded = Adapter({Q_PROJ: plain.folded()})
+    assert Adapter({Q_PROJ: plain}).fingerprint == folded.fingerprint
+
+
+def test_fingerprint_does_not_depend_on_zero_padding_of_the_rank() -> None:
+    factors = random_factors(0, 16, 16)
+    padded = LoraFactors(np.pad(factors.a, ((0, 3), (0, 0))), np.pad(factors.b, ((0, 0), (0, 3))))
+    assert Adapter({Q_PROJ: factors}).fingerprint == Adapter({Q_PROJ: padded}).fingerprint
+
+
+def test_fingerprint_tells_apart_one_bit_one_name_and_one_fresh_component() -> None:
+    factors = random_factors(0, 16, 16)
+    nudged = factors.a.copy()
+    nudged[2, 3] = np.nextafter(nudged[2, 3], np.float32(9))
+    fresh = LoraFactors(
+        np.pad(factors.a, ((0, 1), (0, 0)), constant_values=1), np.pad(factors.b, ((0, 0), (0, 1)))
+    )
+    variants = [
+        Adapter({Q_PROJ: factors}),
+        Adapter({Q_PROJ: LoraFactors(nudged, factors.b)}),
+        Adapter({"other": factors}),
+        Adapter({Q_PROJ: fresh}),
+    ]
+    assert len({adapter.fingerprint for adapter in variants}) == 4
+
+
+def test_computed_modules_compute_at_each_access_and_know_their_shapes_without() -> None:
+    calls: list[str] = []
+
+    def compute(module: str) -> LoraFactors:
+        calls.append(module)
+        return random_factors(0, 16, 16)
+
+    adapter = Adapter(ComputedModules({Q_PROJ: random_factors(0, 16, 16).shape}, compute))
+    assert (adapter.rank, adapter.parameters, calls) == (4, 4 * 32, [])
+    assert adapter.modules[Q_PROJ].rank == adapter.modules[Q_PROJ].rank == 4
+    assert calls == [Q_PROJ] * 2
+    with pytest.raises(KeyError):
+        adapter.modules["other"]
+
+
+def test_saving_and_opening_gives_the_same_factors_bit_for_bit(tmp_path) -> None:
+    adapter = random_adapter()
+    opened = open_adapter(saved(adapter, tmp_path / "a"))
+    assert opened.fingerprint == adapter.fingerprint
+    for module, factors in adapter.modules.items():
+        np.testing.assert_array_equal(opened.modules[module].a, factors.a)
+        np.testing.assert_array_equal(opened.modules[module].b, factors.b)
+        assert opened.modules[module].scale == 1
+
+
+def test_equal_adapters_give_equal_bytes(tmp_path) -> None:
+    one = saved(random_adapter(tasks=("first",)), tmp_path / "one")
+    two = saved(open_adapter(one), tmp_path / "two")
+    assert {file.name: file.read_bytes() for file in one.iterdir()} == {
+        file.name: file.read_bytes() for file in two.iterdir()
+    }
+
+
+def test_an_adapter_without_a_record_is_saved_without_one(tmp_path) -> None:
+    save_adapter(random_adapter(), tmp_path)
+    assert open_adapter(tmp_path).provenance is None

@@ -1,0 +1,74 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pamctl.adapters import BaseModel, Parent, Provenance
+from pamctl.adapters.provenance import SCHEMA, read_provenance, write_provenance
+from pamctl.refusal import Refusal
+
+FULL = Provenance(
+    kind="trained",
+    stage="trained",
+    tasks=("first", "second"),
+    parents=(Parent("ab"), Parent("cd", "org/name")),
+    base=BaseModel("tiny", "ef"),
+    method="pam",
+    parameters={"top_p": 50.0, "scope": "global"},
+    seed=0,
+    conflicts={"weights": 3},
+    versions={"pamctl": "1"},
+)
+
+
+@pytest.mark.parametrize("record", [FULL, Provenance("merged", "merged")], ids=["full", "least"])
+def test_a_record_comes_back_as_it_was_written(record: Provenance, tmp_path: Path) -> None:
+    write_provenance(record, tmp_path)
+    assert read_provenance(tmp_path) == record
+
+
+def test_no_file_is_no_record(tmp_path: Path) -> None:
+    assert read_provenance(tmp_path) is None
+
+
+def test_a_field_of_a_later_release_is_ignored(tmp_path: Path) -> None:
+    (tmp_path / "pamctl.json").write_text(json.dumps({**FULL.to_json(), "later": 1}))
+    assert read_provenance(tmp_path) == FULL
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"schema": "pamctl.adapter/2"}, "schema is 'pamctl.adapter/2'"),
+        ({"kind": "grown"}, "kind is 'grown'"),
+        ({"stage": None}, "stage is None"),
+        ({"tasks": "first"}, "tasks holds 'first', not a list"),
+        ({"tasks": [1]}, "tasks holds 1"),
+        ({"parents": [{}]}, "parents: fingerprint holds None"),
+        ({"base": "tiny"}, "base holds 'tiny'"),
+        ({"seed": True}, "seed holds True"),
+        ({"parameters": None}, "parameters holds None"),
+    ],
+    ids=str,
+)
+def test_a_malformed_record_is_refused_with_the_field_named(
+    changed: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "pamctl.json").write_text(json.dumps({**FULL.to_json(), **changed}))
+    with pytest.raises(Refusal) as refusal:
+        read_provenance(tmp_path)
+    assert told in refusal.value.what
+    assert "pamctl.json" in refusal.value.what
+
+
+@pytest.mark.parametrize("text", ["", "[]", "\xff\xfe", "null"])
+def test_a_file_that_is_no_record_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "pamctl.json").write_text(text)
+    with pytest.raises(Refusal, match=r"pamctl\.json"):
+        read_provenance(tmp_path)
+
+
+def test_the_file_states_its_schema(tmp_path: Path) -> None:
+    write_provenance(FULL, tmp_path)
+    assert json.loads((tmp_path / "pamctl.json").read_text())["schema"] == SCHEMA
