@@ -1,0 +1,125 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pamctl.adapters import open_adapter
+from pamctl.cli.errors import exit_code_of
+from pamctl.cli.merge import merge
+from tests.adapter_cases import child_of, random_adapter, saved
+
+
+@pytest.fixture
+def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder, which is the working one, with `first` and `second`, trained from it."""
+    first = random_adapter(tasks=("a",))
+    saved(first, tmp_path / "first")
+    saved(child_of(first, seed=1, tasks=("a", "b")), tmp_path / "second")
+    saved(random_adapter(2, rank=6), tmp_path / "other")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str) -> int:
+    return exit_code_of(lambda: merge.main(list(arguments), standalone_mode=False))
+
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_stdout_is_the_path_and_stderr_says_what_was_done_and_why(pair: Path, capsys: Capture) -> None:
+    assert run("first", "second", "-o", "merged") == 0
+    out, err = capsys.readouterr()
+    assert out == "merged\n"
+    assert "factor space: the adapters share their start" in err
+    assert "cross-term error" in err
+    assert open_adapter("merged").rank == 4
+
+
+def test_json_is_one_object_on_stdout(pair: Path, capsys: Capture) -> None:
+    assert run("first", "other", "-o", "merged", "--rank", "5", "--json") == 0
+    payload = json.loads(capsys.readouterr().out)
+    assert payload["schema"] == "pamctl.merge/1"
+    assert (payload["output"], payload["space"], payload["rank"], payload["compressed"]) == (
+        "merged",
+        "delta",
+        5,
+        True,
+    )
+    assert 0 < payload["retained_energy_percent"] < 100
+
+
+def test_a_dry_run_decides_and_writes_nothing(pair: Path, capsys: Capture) -> None:
+    assert run("first", "second", "-o", "merged", "--dry-run") == 0
+    assert capsys.readouterr().out == ""
+    assert run("first", "second", "-o", "merged", "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["output"] is None
+    assert not (pair / "merged").exists()
+
+
+def test_an_existing_output_is_refused_without_force(pair: Path, capsys: Capture) -> None:
+    before = (pair / "first" / "adapter_model.safetensors").read_bytes()
+    assert run("first", "second", "-o", "first") == 1
+    assert capsys.readouterr().err.startswith("Error: first already exists\nHint: ")
+    assert (pair / "first" / "adapter_model.safetensors").read_bytes() == before
+    assert run("first", "second", "-o", "first", "--force") == 0
+    assert (pair / "first" / "adapter_model.safetensors").read_bytes() != before
+
+
+def test_weights_are_read_with_commas(pair: Path, capsys: Capture) -> None:
+    assert run("first", "second", "-o", "merged", "--weights", "1,0") == 0
+    assert open_adapter("merged").fingerprint == open_adapter("first").fingerprint
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["first"],
+        ["first", "second", "--weights", "a,b"],
+        ["first", "second", "--weights", "1"],
+        ["first", "second", "--space", "core"],
+        ["first", "second", "--rank", "0"],
+        ["first", "second", "--rank", "2"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_call_exits_with_2_and_writes_nothing(
+    arguments: list[str], pair: Path, capsys: Capture
+) -> None:
+    assert run(*arguments, "-o", "merged") == 2
+    assert not (pair / "merged").exists()
+
+
+def test_a_failure_while_writing_leaves_nothing_behind(pair: Path, capsys: Capture) -> None:
+    weights = pair / "second" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\x00\x00\xc0\x7f")
+    listing = sorted(os.listdir(pair))
+    assert run("first", "second", "-o", "merged") == 1
+    assert "NaN" in capsys.readouterr().err
+    assert sorted(os.listdir(pair)) == listing
+
+
+def in_a_process(code: str) -> Callable[[], subprocess.CompletedProcess[str]]:
+    return lambda: subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+
+def test_a_merge_never_imports_jax(pair: Path) -> None:
+    code = (
+        "import sys; from pamctl.cli.merge import merge; "
+        "merge.main(['first', 'second', '-o', 'merged'], standalone_mode=False); "
+        "assert not {'jax', 'torch', 'flax'} & set(sys.modules)"
+    )
+    assert in_a_process(code)().stdout == "merged\n"
+
+
+def test_the_program_prints_only_the_path(pair: Path) -> None:
+    command = [sys.executable, "-m", "pamctl", "merge", "first", "second", "-o", "merged"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "merged\n"
+    failed = subprocess.run(command, capture_output=True, text=True)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert failed.stderr.count("\n") == 2
