@@ -10,7 +10,7 @@ _TOWERS = (
     (re.compile(r"model\.multi_modal_projector\b"), "multi_modal_projector"),
     (re.compile(r"(?:model\.)?language_model\.lm_head$"), "lm_head"),
 )
-_SIGLIP = "vision_tower.encoder.layers."
+_SIGLIP = ("vision_tower.encoder.layers.", "vision_tower.head.")
 
 
 def canonical_id(path: str) -> str:

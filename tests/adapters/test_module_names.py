@@ -8,6 +8,7 @@ GENERATIONS = [
     ("vision_tower.vision_model.encoder.layers.0.mlp.fc1", "vision_tower.encoder.layers.0.mlp.fc1"),
     ("model.vision_tower.vision_model.encoder.layers.0.mlp.fc1", "vision_tower.encoder.layers.0.mlp.fc1"),
     ("model.vision_tower.encoder.layers.0.mlp.fc1", "vision_tower.encoder.layers.0.mlp.fc1"),
+    ("model.vision_tower.vision_model.head.mlp.fc1", "vision_tower.head.mlp.fc1"),
     ("multi_modal_projector.linear", "multi_modal_projector.linear"),
     ("model.multi_modal_projector.linear", "multi_modal_projector.linear"),
     ("language_model.lm_head", "lm_head"),
