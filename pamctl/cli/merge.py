@@ -64,7 +64,7 @@ def merge(
     Examples:
       pamctl merge first second -o merged
       pamctl merge first second -o merged --weights 0.7,0.3 --space factor --force
-      pamctl merge first second -o merged --space delta --rank 8 --dry-run
+      pamctl merge first second -o compressed --space delta --rank 8 --dry-run
     """
     from pamctl.cli.blas import use_one_thread
 
