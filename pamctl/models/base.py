@@ -18,7 +18,7 @@ from pamctl.models.weights import read_weights
 from pamctl.refusal import Refusal
 
 EMBEDDED = "tiny-paligemma"
-_HUB_NAME = re.compile(r"(?:hf://)?(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+_HUB_NAME = re.compile(r"(?:hf://)?(?P<repository>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 _HUB_FILES = (
     "config.json",
     "*.safetensors",
@@ -140,7 +140,12 @@ def _locate(reference: str | None) -> tuple[str, Path]:
 def _download(repository: str, revision: str | None) -> Path:
     # Imported late: it reads HF_HOME, HF_TOKEN and HF_HUB_OFFLINE when imported.
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=list(_HUB_FILES)))
@@ -154,7 +159,7 @@ def _download(repository: str, revision: str | None) -> Path:
             f"{repository} is not in the Hub cache and the Hub cannot be reached",
             "connect to the network and unset HF_HUB_OFFLINE, or name a local folder",
         ) from fault
-    except (HfHubHTTPError, OSError) as fault:
+    except (HfHubHTTPError, HFValidationError, OSError) as fault:
         raise Refusal(
             f"{repository} cannot be fetched from the Hub: {fault}", "check the name, or name a local folder"
         ) from fault

@@ -80,6 +80,8 @@ class PaliGemmaConfig:
             ) from None
         except ValueError as fault:
             raise Refusal(f"{path} is not JSON: {fault}", "fetch the checkpoint again") from fault
+        if not isinstance(fields, dict):
+            raise Refusal(f"{path} is not an object", "fetch the checkpoint again")
         return cls.from_dict(fields, str(path))
 
     @classmethod

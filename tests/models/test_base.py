@@ -1,0 +1,108 @@
+"""What a reference to a base model stands for."""
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import jax
+import jax.numpy as jnp
+import pytest
+from huggingface_hub import errors
+
+from pamctl.models.base import LoraDefaults, load_base
+from pamctl.models.images import ImageProcessor
+from pamctl.refusal import Refusal
+
+REPLY = SimpleNamespace(headers={}, request=None)
+
+
+@pytest.fixture
+def folder(checkpoint, tmp_path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(checkpoint, tmp_path / "spoilt"))
+
+
+def test_a_folder_is_loaded_whole(checkpoint, config):
+    base = load_base(str(checkpoint))
+    assert base.config == config
+    assert base.name == "small"
+    assert len(base.fingerprint) == 64
+    assert base.images.size == 8
+    assert base.lora_defaults == LoraDefaults(rank=32, alpha=32.0)
+    assert {leaf.dtype for leaf in jax.tree.leaves(base.parameters)} == {jnp.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(load_base(str(checkpoint), jnp.bfloat16).parameters)} == {
+        jnp.dtype("bfloat16")
+    }
+
+
+def test_lora_json_gives_the_defaults(folder):
+    (folder / "lora.json").write_text(json.dumps({"rank": 4, "alpha": 8, "targets": ".*fc1"}))
+    assert load_base(str(folder)).lora_defaults == LoraDefaults(4, 8.0, ".*fc1")
+    (folder / "lora.json").write_text(json.dumps({"rank": 4}))
+    with pytest.raises(Refusal, match="is not rank, alpha and targets"):
+        load_base(str(folder))
+
+
+def test_the_fingerprint_covers_weights_config_and_tokenizer(checkpoint, folder):
+    whole = load_base(str(checkpoint)).fingerprint
+    assert load_base(str(folder)).fingerprint == whole
+    tokenizer = folder / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace('"h"', '"i"'))
+    assert load_base(str(folder)).fingerprint != whole
+
+
+def test_files_of_different_models_are_refused(folder):
+    (folder / "preprocessor_config.json").write_text(ImageProcessor(size=16).to_json())
+    with pytest.raises(Refusal, match=r"image_size 8, preprocessor_config\.json has 16"):
+        load_base(str(folder))
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**fields, "eos_token_id": 7}))
+    (folder / "preprocessor_config.json").write_text(ImageProcessor(size=8).to_json())
+    with pytest.raises(Refusal, match=r"eos_token_id 7, tokenizer\.json has 1"):
+        load_base(str(folder))
+
+
+@pytest.mark.parametrize("reference", ["/no/such/folder", "./nowhere", "a/b/c/d", "nothing"])
+def test_nothing_there_is_refused(reference):
+    with pytest.raises(Refusal, match="no base model at"):
+        load_base(reference)
+
+
+def test_a_file_is_refused(folder):
+    with pytest.raises(Refusal, match="is a file"):
+        load_base(str(folder / "config.json"))
+
+
+@pytest.mark.parametrize("reference", ["hf://org/name@v1", "org/name@v1"])
+def test_a_hub_reference_fetches_only_what_is_read(monkeypatch, checkpoint, reference):
+    asked = {}
+
+    def snapshot(repository: str, **options: object) -> str:
+        asked.update(options, repository=repository)
+        return str(checkpoint)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert load_base(reference).name == "org/name"
+    assert (asked["repository"], asked["revision"]) == ("org/name", "v1")
+    assert "*.safetensors" in asked["allow_patterns"]
+    assert not any("bin" in pattern for pattern in asked["allow_patterns"])
+
+
+@pytest.mark.parametrize(
+    ("fault", "way_on"),
+    [
+        (errors.GatedRepoError("gated", response=REPLY), "hf auth login"),
+        (errors.RepositoryNotFoundError("absent", response=REPLY), "check the name"),
+        (errors.LocalEntryNotFoundError("offline"), "unset HF_HUB_OFFLINE"),
+    ],
+)
+def test_the_hubs_faults_say_what_to_do(monkeypatch, fault, way_on):
+    def snapshot(*_: object, **__: object) -> str:
+        raise fault
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    with pytest.raises(Refusal, match="org/name") as refused:
+        load_base("org/name")
+    assert way_on in refused.value.way_on

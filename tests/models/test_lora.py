@@ -1,0 +1,134 @@
+"""Factors of the model: chosen, started, written as an adapter and read from one."""
+
+import jax
+import numpy as np
+import pytest
+
+from pamctl.adapters.adapter import Adapter, LoraFactors
+from pamctl.models.lora import adaptable, chosen, init_lora, lora_from_adapter, lora_to_adapter
+from pamctl.models.paligemma import image_features, suffix_loss
+from pamctl.refusal import Refusal, UsageRefusal
+
+Q0 = "language_model.layers.0.self_attn.q_proj"
+
+
+def factors(inputs: int, outputs: int, rank: int = 2, scale: float = 1.0, seed: int = 0) -> LoraFactors:
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(rank, inputs)), rng.normal(size=(outputs, rank))
+    return LoraFactors(a.astype(np.float32), b.astype(np.float32), scale)
+
+
+def test_every_projection_of_the_model_can_be_adapted(config, params):
+    kernels = {
+        jax.tree_util.keystr(path): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if path[-1].key == "kernel" and "patch_embedding" not in jax.tree_util.keystr(path)
+    }
+    assert len(kernels) == len(adaptable(config))
+    for kind in adaptable(config):
+        (shape,) = [
+            shape[-2:] for name, shape in kernels.items() if kind.tower in name and f"'{kind.kind}'" in name
+        ]
+        assert shape == (kind.inputs, kind.outputs)
+
+
+def test_canonical_ids(config):
+    ids = [module for kind in adaptable(config) for module in kind.modules()]
+    assert len(ids) == len(set(ids)) == 7 * 3 + 6 * 2 + 1
+    assert {Q0, "vision_tower.encoder.layers.1.mlp.fc1", "multi_modal_projector.linear"} <= set(ids)
+
+
+def test_fresh_factors_start_as_pefts(config):
+    lora = init_lora(config, 64, ".*(gate_proj|linear)", seed=3)
+    assert set(lora) == {"language_model", "multi_modal_projector"}
+    gate = lora["language_model"]["gate_proj"]
+    assert gate["a"].shape == (3, 16, 64)
+    assert gate["b"].shape == (3, 64, 24)
+    assert not np.any(gate["b"])
+    assert np.abs(gate["a"]).max() <= 16**-0.5
+    assert np.std(gate["a"]) == pytest.approx(16**-0.5 / 3**0.5, rel=0.05)
+    assert abs(np.mean(gate["a"])) < 0.01
+
+
+def test_a_module_starts_alike_whatever_else_is_adapted(config):
+    alone = init_lora(config, 4, ".*q_proj", seed=3)["language_model"]["q_proj"]["a"]
+    among = init_lora(config, 4, ".*", seed=3)["language_model"]["q_proj"]["a"]
+    np.testing.assert_array_equal(alone, among)
+    assert not np.array_equal(alone[0], alone[1])
+    assert not np.array_equal(
+        alone, init_lora(config, 4, ".*q_proj", seed=4)["language_model"]["q_proj"]["a"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("targets", "named"),
+    [
+        ("q_proj", "picks no module"),
+        (r"language_model\.layers\.[01]\..*q_proj", "picks some layers of language_model's q_proj"),
+        ("(", "is not a regular expression"),
+    ],
+)
+def test_targets_that_fit_no_stack_are_refused(config, targets, named):
+    with pytest.raises(UsageRefusal, match=named):
+        chosen(config, targets)
+
+
+def test_a_rank_of_zero_is_refused(config):
+    with pytest.raises(UsageRefusal, match="rank 0"):
+        init_lora(config, 0, ".*", seed=0)
+
+
+def test_there_and_back_with_the_scale_in_b(config, lora):
+    adapter = Adapter(lora_to_adapter(lora, 0.5, config))
+    assert {module.scale for module in adapter.modules.values()} == {1.0}
+    back = lora_from_adapter(adapter, config)
+    assert jax.tree.structure(back) == jax.tree.structure(lora)
+    for tower, kinds in lora.items():
+        for kind, pair in kinds.items():
+            np.testing.assert_array_equal(back[tower][kind]["a"], pair["a"])
+            np.testing.assert_array_equal(back[tower][kind]["b"], 0.5 * pair["b"])
+
+
+def test_the_adapters_delta_is_what_the_model_adds(config, params, lora, pixels, batch):
+    def loss(lora: dict, scale: float) -> np.ndarray:
+        seen = image_features(config, params, lora, scale, pixels)
+        return suffix_loss(config, params, lora, scale, seen, batch)
+
+    read = lora_from_adapter(Adapter(lora_to_adapter(lora, 0.25, config)), config, rank=5)
+    np.testing.assert_allclose(loss(read, 1.0), loss(lora, 0.25), atol=1e-5)
+
+
+def test_missing_layers_and_smaller_ranks_are_filled_with_zeros(config):
+    last = "language_model.layers.2.self_attn.q_proj"
+    adapter = Adapter({Q0: factors(16, 24, 2, scale=3.0), last: factors(16, 24, 1)})
+    lora = lora_from_adapter(adapter, config, rank=4)
+    assert set(lora) == {"language_model"}
+    pair = lora["language_model"]["q_proj"]
+    assert pair["a"].shape == (3, 16, 4)
+    np.testing.assert_array_equal(pair["a"][0, :, :2], adapter.modules[Q0].a.T)
+    np.testing.assert_array_equal(pair["b"][0, :2], 3 * adapter.modules[Q0].b.T)
+    assert not np.any(pair["a"][1])
+    assert not np.any(pair["b"][1])
+    assert not np.any(pair["a"][2, :, 1:])
+    assert lora_from_adapter(adapter, config)["language_model"]["q_proj"]["a"].shape == (3, 16, 2)
+
+
+@pytest.mark.parametrize(
+    ("module", "given", "rank", "named"),
+    [
+        (
+            "language_model.layers.3.self_attn.q_proj",
+            factors(16, 24),
+            None,
+            "does not have: it was trained on",
+        ),
+        ("language_model.layers.0.self_attn.qkv", factors(16, 24), None, "self_attn.qkv"),
+        (Q0, factors(2048, 2048), None, "as 2048 to 2048, this base has 16 to 24: it was trained on another"),
+        (Q0, factors(16, 24, rank=3), 2, "has rank 3"),
+    ],
+)
+def test_an_adapter_of_another_base_is_refused(config, module, given, rank, named):
+    with pytest.raises(Refusal, match=named) as refused:
+        lora_from_adapter(Adapter({module: given}, name="hers"), config, rank)
+    assert "hers" in refused.value.what
+    assert module in refused.value.what
