@@ -90,26 +90,24 @@ def plan_merge(
     mismatch = factor_mismatch(adapters)
     error = None if mismatch else cross_term_error(adapters, normalised)
     chosen, reason = _choose_space(adapters, space, mismatch, error)
-    ranks = [adapter.rank for adapter in adapters]
     if chosen == "factor":
-        if rank not in (None, ranks[0]):
+        full = adapters[0].rank
+        if rank not in (None, full):
             raise UsageRefusal(
-                f"averaged factors have rank {ranks[0]}, not {rank}", "add --space delta to choose the rank"
+                f"averaged factors have rank {full}, not {rank}", "add --space delta to choose the rank"
             )
-        return MergePlan(
-            tuple(adapters), method, normalised, "factor", reason, error, ranks[0], False, _notes(adapters)
-        )
-    summed = _largest_summed_rank(adapters)
+    else:
+        full = _largest_summed_rank(adapters)
     return MergePlan(
         tuple(adapters),
         method,
         normalised,
-        "delta",
+        chosen,
         reason,
         error,
-        min(rank or summed, summed),
-        rank is not None,
-        _notes(adapters),
+        rank=min(rank or full, full),
+        compressed=chosen == "delta" and rank is not None,
+        notes=_notes(adapters, chosen, error),
     )
 
 
@@ -162,8 +160,10 @@ def _largest_summed_rank(adapters: Sequence[Adapter]) -> int:
     return max(summed.values())
 
 
-def _notes(adapters: Sequence[Adapter]) -> tuple[str, ...]:
+def _notes(adapters: Sequence[Adapter], space: Space, error: float | None) -> tuple[str, ...]:
     notes = []
+    if space == "factor" and error is not None and error > SMALL_ERROR and not share_a_start(adapters):
+        notes.append(f"averaged factors are off by {100 * error:.4g} %: --space delta is exact")
     if names := differing_base_names(adapters):
         notes.append(
             f"the base models are named {names[0]} and {names[1]}: no fingerprint tells whether they differ"

@@ -42,6 +42,15 @@ def test_factors_that_do_not_fit_mean_delta_and_cannot_be_forced() -> None:
         plan_merge(adapters, space="factor")
 
 
+def test_factors_of_unrelated_adapters_are_never_averaged_in_silence() -> None:
+    plan = plan_merge([random_adapter(), random_adapter(1)], space="factor")
+    assert plan.space == "factor"
+    assert any("averaged factors are off by" in note for note in plan.notes)
+    assert not plan_merge(
+        [random_adapter(), child_of(random_adapter(), seed=1, drift=2.0)], space="factor"
+    ).notes
+
+
 def test_modules_that_are_not_everywhere_are_told() -> None:
     plan = plan_merge([random_adapter(), Adapter({Q_PROJ: random_factors(5, 16, 16)})])
     assert plan.space == "delta"
