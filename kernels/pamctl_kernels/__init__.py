@@ -48,9 +48,10 @@ def realign(
 ) -> tuple[Any, Any]:
     """`w` with every conflicting weight (see `sign_conflicts`) put back, and how many were.
 
-    `reinit` says to what: the weight of `g` ("global") or 0 ("zero"). The count is one int32 over all
-    leaves; with `per_layer`, a pytree like `w` of int32 counts along each leaf's leading axis: (L,) for a
-    leaf (L, in, r). On a device a count is -1 where what it counts in `w`, `g` or `threshold` holds NaN.
+    `reinit` says to what: the weight of `g` ("global") or 0 ("zero"). The count is one integer over all
+    leaves (int32 on a device); with `per_layer`, a pytree like `w` of counts along each leaf's leading
+    axis: (L,) for a leaf (L, in, r). On a device a count is -1 where what it counts in `w`, `g` or
+    `threshold` holds NaN.
     """
     if reinit not in ("global", "zero"):
         raise ValueError(f"reinit is {reinit!r}: give 'global' or 'zero'")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from pamctl_kernels.leaf import check_pair, format_of, threshold_for
+from pamctl_kernels.leaf import check_pair, format_of, one_dtype, threshold_for
 from pamctl_kernels.top_p import important_count
 
 _DIGIT = 3  # bits of the answer found per pass: seven counts in one read still run at memory speed
@@ -17,9 +17,7 @@ _DIGIT = 3  # bits of the answer found per pass: seven counts in one read still 
 
 def magnitude_threshold(x: Any, top_p: object) -> jax.Array:
     leaves = _named_leaves(x)
-    dtypes = {str(leaf.dtype) for name, leaf in leaves if format_of(name, leaf)}
-    if len(dtypes) != 1:
-        raise TypeError(f"one threshold needs leaves of one dtype, found {sorted(dtypes) or 'no leaf'}")
+    one_dtype(leaves)
     n = _count_elements(leaves)
     return _kth_largest([leaf for _, leaf in leaves], _on_device(np.int32(important_count(top_p, n))))
 
@@ -41,7 +39,7 @@ def _kth_largest(x: Sequence[jax.Array], k: jax.Array) -> jax.Array:
         return prefix + (digit << shift), nans
 
     passes = -(-width // _DIGIT)
-    bits, nans = lax.fori_loop(0, passes, fix_digit, (jnp.int32(0), jnp.int32(0)))
+    bits, nans = lax.fori_loop(jnp.int32(0), jnp.int32(passes), fix_digit, (jnp.int32(0), jnp.int32(0)))
     bits = jnp.where(k > 0, bits, form.infinity)
     bits = jnp.where(nans > 0, form.magnitude_mask, bits)
     return lax.bitcast_convert_type(bits.astype(form.integer), x[0].dtype)
@@ -149,6 +147,10 @@ def _conflict(w: jax.Array, g: jax.Array, threshold: jax.Array) -> jax.Array:
     return (_magnitude(g) >= limit) & ((_bits(w) ^ (_bits(g) & ~mask)) <= 0)
 
 
+def _add_each(a: Sequence[jax.Array], b: Sequence[jax.Array]) -> list[jax.Array]:
+    return [x + y for x, y in zip(a, b, strict=True)]
+
+
 def _sum_together(*terms: jax.Array, axes: Sequence[int]) -> tuple[jax.Array, ...]:
     """The int32 sums of several arrays of one shape over `axes`, in one pass.
 
@@ -158,9 +160,7 @@ def _sum_together(*terms: jax.Array, axes: Sequence[int]) -> tuple[jax.Array, ..
     shape = np.broadcast_shapes(*(term.shape for term in terms))
     operands = [jnp.broadcast_to(term, shape).astype(jnp.int32) for term in terms]
     zeros = [jnp.int32(0)] * len(operands)
-    return tuple(
-        lax.reduce(operands, zeros, lambda a, b: [x + y for x, y in zip(a, b, strict=True)], tuple(axes))
-    )
+    return tuple(lax.reduce(operands, zeros, _add_each, tuple(axes)))
 
 
 def _on_device(value: Any) -> jax.Array:
@@ -176,9 +176,7 @@ def _named_leaves(tree: Any) -> list[tuple[str, Any]]:
 def _count_elements(leaves: Sequence[tuple[str, Any]]) -> int:
     n = sum(leaf.size for _, leaf in leaves)
     if n >= 2**31:
-        raise ValueError(
-            f"{n} weights in one call: counts are int32, split them into calls of fewer than 2^31"
-        )
+        raise ValueError(f"{n} weights in one call: counts are int32, so give fewer than 2^31")
     return n
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pamctl_kernels.leaf import FloatFormat, check_pair, format_of, threshold_for
+from pamctl_kernels.leaf import FloatFormat, check_pair, format_of, one_dtype, threshold_for
 from pamctl_kernels.top_p import important_count
 from pamctl_kernels.tree import leaves_of, map_tree
 
@@ -17,19 +17,18 @@ _BLOCK = 1 << 17  # elements: an array of 512 kB and its few companions stay in 
 _SAMPLE = 1 << 14
 
 
-def magnitude_threshold(x: Any, top_p: object) -> np.generic:
+def magnitude_threshold(x: Any, top_p: object) -> Any:
     leaves = leaves_of(x)
-    formats = {leaf.dtype: format_of(name, leaf) for name, leaf in leaves if format_of(name, leaf)}
-    if len(formats) != 1:
-        raise TypeError(
-            f"one threshold needs leaves of one dtype, found {sorted(map(str, formats)) or 'no leaf'}"
-        )
-    ((dtype, form),) = formats.items()
+    dtype = one_dtype(leaves)
+    form = format_of(*leaves[0])
     n = sum(leaf.size for _, leaf in leaves)
     k = important_count(top_p, n)
-    if n <= _SAMPLE or k == 0:
-        kept = np.concatenate([m.ravel() for m in _magnitudes(leaves, form)] or [np.empty(0, form.integer)])
-        bits = _kth_largest(kept, k) if k else form.infinity
+    if k == 0:
+        for _ in _magnitudes(leaves, form):  # each is looked through for NaN
+            pass
+        bits = form.infinity
+    elif n <= _SAMPLE:
+        bits = _kth_largest(_all_magnitudes(leaves, form), k)
     else:
         bits = _kth_largest_streamed(leaves, form, k, n)
     return np.asarray(bits, form.integer).view(dtype)[()]
@@ -60,7 +59,7 @@ def _kth_largest_streamed(leaves: Sequence[tuple[str, Any]], form: FloatFormat, 
         at_edge += int(np.count_nonzero(magnitudes == edge))
     if over_edge < k <= over_edge + at_edge:
         return edge
-    return _kth_largest(np.concatenate([m.ravel() for m in _magnitudes(leaves, form)]), k)
+    return _kth_largest(_all_magnitudes(leaves, form), k)
 
 
 def _bracket(leaves: Sequence[tuple[str, Any]], form: FloatFormat, share: float) -> tuple[int, int]:
@@ -73,13 +72,11 @@ def _bracket(leaves: Sequence[tuple[str, Any]], form: FloatFormat, share: float)
         parts.append(leaf.flat[at].view(form.integer) & form.magnitude_mask)
     sample = np.sort(np.concatenate(parts))
     middle = (1 - share) * sample.size
-    margin = 2 * math.sqrt(
-        sample.size
-    )  # four standard deviations of a sampled median, more of any other rank
+    margin = 2 * math.sqrt(sample.size)  # four standard deviations of a sampled median, more of other ranks
     below, over = int(middle - margin), int(middle + margin)
-    return int(sample[below]) if below >= 0 else -1, int(
-        sample[over]
-    ) if over < sample.size else form.infinity
+    low = int(sample[below]) if below >= 0 else -1
+    high = int(sample[over]) if over < sample.size else form.infinity
+    return low, high
 
 
 def sign_conflicts(w: Any, g: Any, threshold: Any) -> Any:
@@ -98,7 +95,7 @@ def realign(w: Any, g: Any, threshold: Any, reinit: str, per_layer: bool) -> tup
     def realign_leaf(name: str, w: Any, g: Any, threshold: Any) -> Any:
         aligned = np.empty_like(w)
         integer = format_of(name, w).integer
-        counts[name] = np.zeros(np.shape(w)[:1] if per_layer else (), np.int32)
+        counts[name] = np.zeros(np.shape(w)[:1] if per_layer else (), np.int64)
         for block, found in _conflicts(name, w, g, threshold):
             old = w[block].view(integer)
             new = g[block].view(integer) if reinit == "global" else 0
@@ -113,7 +110,7 @@ def realign(w: Any, g: Any, threshold: Any, reinit: str, per_layer: bool) -> tup
     aligned = map_tree(realign_leaf, w, g, _threshold_tree(w, threshold))
     if per_layer:
         return aligned, map_tree(lambda name, _: counts[name], w)
-    return aligned, np.int32(sum(int(count) for count in counts.values()))
+    return aligned, np.int64(sum(counts.values()))
 
 
 def weighted_average(xs: Sequence[Any], weights: Any) -> Any:
@@ -162,6 +159,10 @@ def _magnitudes(leaves: Sequence[tuple[str, Any]], form: FloatFormat) -> Iterato
     for name, leaf in leaves:
         for block in _blocks(leaf.shape):
             yield _magnitude(name, leaf[block].view(form.integer), form)
+
+
+def _all_magnitudes(leaves: Sequence[tuple[str, Any]], form: FloatFormat) -> Bits:
+    return np.concatenate([magnitudes.ravel() for magnitudes in _magnitudes(leaves, form)])
 
 
 def _magnitude(name: str, bits: Bits, form: FloatFormat) -> Bits:

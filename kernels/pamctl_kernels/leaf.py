@@ -1,5 +1,6 @@
 """What one leaf may be: its floating-point format, where its bits lie, and the threshold it takes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,17 @@ def format_of(name: str, leaf: Any) -> FloatFormat:
     if dtype.name not in _FORMATS or not dtype.isnative:
         raise TypeError(f"{name} has dtype {dtype}: cast it to float32, float16 or bfloat16")
     return _FORMATS[dtype.name]
+
+
+def one_dtype(leaves: Sequence[tuple[str, Any]]) -> np.dtype[Any]:
+    """The dtype that all leaves share; TypeError where they share none, or have none of the three formats."""
+    for name, leaf in leaves:
+        format_of(name, leaf)
+    dtypes = {leaf.dtype for _, leaf in leaves}
+    if len(dtypes) != 1:
+        found = ", ".join(sorted(map(str, dtypes))) or "no leaf"
+        raise TypeError(f"one threshold needs leaves of one dtype, found {found}")
+    return dtypes.pop()
 
 
 def check_pair(name: str, w: Any, g: Any) -> None:
