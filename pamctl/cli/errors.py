@@ -13,14 +13,16 @@ INTERRUPTED = 130
 CLOSED_PIPE = 141
 
 
-def exit_code_of(command: Callable[[], None]) -> int:
+def exit_code_of(command: Callable[[], object]) -> int:
     """Run a command and return its exit code, telling any known failure in two lines on stderr."""
+    stdout = sys.stdout
     try:
-        command()
+        ended = command()
         sys.stdout.flush()
-        return 0
-    except click.exceptions.Exit as ended:
-        return ended.exit_code
+        # outside its standalone mode click returns the code of an Exit raised inside instead of raising it
+        return ended if isinstance(ended, int) else 0
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
     except click.ClickException as fault:
         fault.show()
         return fault.exit_code
@@ -29,6 +31,11 @@ def exit_code_of(command: Callable[[], None]) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted", err=True)
         return INTERRUPTED
+    except SystemExit:
+        # click replaces a closed stdout before it exits with 1; it exits from completion, too
+        if sys.stdout is stdout:
+            raise
+        return CLOSED_PIPE
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes stdout once more at exit
         return CLOSED_PIPE

@@ -55,7 +55,13 @@ def report_of(paths: Sequence[Path], split: str = "test") -> Report:
     left_out = len(results) - len(chosen)
     others = [f"{left_out} results of other splits are left out"] if left_out else []
     matrices, notes = matrices_of(chosen)
-    return Report(chosen, tuple(comparisons_of(matrices)), tuple(torn + others + notes))
+    comparisons = tuple(comparisons_of(matrices))
+    alike = [
+        f"{system} has more than one sequence of {order}, seed {seed}: tell them apart with pamctl eval --run"
+        for comparison in comparisons
+        for system, order, seed in comparison.repeated()
+    ]
+    return Report(chosen, comparisons, tuple(torn + others + notes + alike))
 
 
 def write_report(paths: Sequence[Path], folder: Path, *, split: str = "test", force: bool = False) -> Report:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -94,6 +95,11 @@ class Comparison:
         columns = zip(*(matrix.forgetting for matrix in self.of(system)), strict=True)
         known = [[value for value in column if value is not None] for column in columns]
         return [spread_of(values) if values else None for values in known]
+
+    def repeated(self) -> list[tuple[str, str, int | None]]:
+        """Every (system, order, seed) that more than one sequence has."""
+        draws = Counter((matrix.system, self.order_of(matrix), matrix.seed) for matrix in self.matrices)
+        return [draw for draw, count in draws.items() if count > 1]
 
     def pairs(self) -> Iterator[Paired]:
         """Every two systems on every metric, over the (order, seed) that they share."""

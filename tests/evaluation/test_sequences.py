@@ -1,0 +1,184 @@
+"""Which results become one matrix: by lineage where fingerprints tell it, else by labels."""
+
+import numpy as np
+import pytest
+
+from pamctl.evaluation.matrix import AccuracyMatrix, matrices_of
+from pamctl.evaluation.results import Result
+
+TASKS = ("a", "b", "c")
+
+
+def scored(stage: str, learned: str, scores: dict[str, float], **fields: object) -> list[Result]:
+    """One result a task of the state after `learned`, such as "ab"."""
+    return [
+        Result(task, stage, tuple(learned), "exact", score, 4, **fields)  # type: ignore[arg-type]
+        for task, score in scores.items()
+    ]
+
+
+def trained(name: str, learned: str, diagonal: float, *parents: str, **fields: object) -> list[Result]:
+    return scored("trained", learned, {learned[-1]: diagonal}, adapter=name, parents=parents, **fields)
+
+
+def merged(name: str, learned: str, diagonal: float, *parents: str, **fields: object) -> list[Result]:
+    return scored("merged", learned, {learned[-1]: diagonal}, adapter=name, parents=parents, **fields)
+
+
+def told(matrices: list[AccuracyMatrix]) -> list[tuple[object, ...]]:
+    return [
+        (m.method, m.seed, "".join(m.tasks), m.trained.tolist(), np.diag(m.after).tolist()) for m in matrices
+    ]
+
+
+def test_labels_alone_make_a_matrix_and_merged_comes_before_trained() -> None:
+    results = [
+        *scored("base", "", {"a": 1.0, "b": 2.0}),
+        *scored("trained", "a", {"a": 60.0, "b": 10.0}, method="x", seed=1),
+        *scored("trained", "ab", {"b": 80.0}, method="x", seed=1),
+        *scored("merged", "ab", {"a": 50.0, "b": 70.0}, method="x", seed=1),
+    ]
+    [matrix], notes = matrices_of(results)
+    assert notes == []
+    assert (matrix.method, matrix.seed, matrix.tasks, matrix.missing) == ("x", 1, ("a", "b"), ())
+    assert matrix.after.tolist() == [[60.0, 10.0], [50.0, 70.0]]
+    assert matrix.trained.tolist() == [60.0, 80.0]
+    assert matrix.metrics == {"ACC": 60.0, "BWT": -10.0, "FWT": 8.0, "A_t": 70.0, "A_m": 65.0}
+
+
+def test_without_merging_the_trained_adapter_is_the_state() -> None:
+    results = [
+        *scored("trained", "a", {"a": 60.0}, method="finetune"),
+        *scored("trained", "ab", {"a": 20.0, "b": 80.0}, method="finetune"),
+    ]
+    [matrix], _ = matrices_of(results)
+    assert matrix.metrics["A_t"] == matrix.metrics["A_m"] == 70.0
+    assert matrix.metrics["BWT"] == -40.0
+
+
+def test_lineage_names_a_merged_sequence_after_how_it_was_trained() -> None:
+    """As the commands leave it: merge tells its own method and no seed, training tells both."""
+    pam = {"method": "pam", "seed": 3}
+    average = {"method": "average"}
+    results = [
+        *trained("t1", "a", 60.0, **pam),
+        *trained("t2", "ab", 80.0, "t1", **pam),
+        *merged("m2", "ab", 70.0, "t1", "t2", **average),
+        *trained("t3", "abc", 81.0, "m2", **pam),
+        *merged("m3", "abc", 71.0, "m2", "t3", **average),
+    ]
+    expected = [("pam", 3, "abc", [60.0, 80.0, 81.0], [60.0, 70.0, 71.0])]
+    assert told(matrices_of(results)[0]) == expected
+    assert told(matrices_of(results[::-1])[0]) == expected
+
+
+@pytest.mark.parametrize(
+    ("how", "merge", "name"),
+    [
+        ("finetune", "ties", "ties"),
+        ("finetune", "average", "average"),
+        ("pam", "average", "pam"),
+        ("pam", "tall", "pam+tall"),
+        ("lwf", "average", "lwf+average"),
+        ("mine", "mine", "mine"),
+    ],
+)
+def test_a_method_is_how_it_was_trained_and_merged(how: str, merge: str, name: str) -> None:
+    results = [
+        *trained("t1", "a", 60.0, method=how),
+        *trained("t2", "ab", 80.0, "t1", method=how),
+        *merged("m2", "ab", 70.0, "t1", "t2", method=merge),
+    ]
+    assert name in [matrix.method for matrix in matrices_of(results)[0]]
+
+
+def test_two_methods_share_their_first_task() -> None:
+    results = [
+        *trained("t1", "a", 60.0, method="finetune", seed=0),
+        *trained("p2", "ab", 80.0, "t1", method="pam", seed=0),
+        *merged("pm2", "ab", 70.0, "t1", "p2", method="average"),
+        *trained("f2", "ab", 85.0, "t1", method="finetune", seed=0),
+        *merged("fm2", "ab", 75.0, "t1", "f2", method="ties"),
+    ]
+    assert told(matrices_of(results)[0]) == [
+        ("finetune", 0, "ab", [60.0, 85.0], [60.0, 85.0]),
+        ("pam", 0, "ab", [60.0, 80.0], [60.0, 70.0]),
+        ("ties", 0, "ab", [60.0, 85.0], [60.0, 75.0]),
+    ]
+
+
+def test_magmax_merges_the_chain_of_sequential_fine_tuning() -> None:
+    tune, magmax = {"method": "finetune"}, {"method": "magmax"}
+    results = [
+        *trained("t1", "a", 60.0, **tune),
+        *trained("t2", "ab", 80.0, "t1", **tune),
+        *trained("t3", "abc", 90.0, "t2", **tune),
+        *merged("m2", "ab", 50.0, "t1", "t2", **magmax),
+        *merged("m3", "abc", 40.0, "m2", "t3", **magmax),
+    ]
+    assert told(matrices_of(results)[0]) == [
+        ("finetune", None, "abc", [60.0, 80.0, 90.0], [60.0, 80.0, 90.0]),
+        ("magmax", None, "abc", [60.0, 80.0, 90.0], [60.0, 50.0, 40.0]),
+    ]
+
+
+def test_orders_seeds_and_runs_are_kept_apart() -> None:
+    results = [
+        result
+        for order in ("ab", "ba")
+        for seed in (0, 1)
+        for run in (None, "p=30")
+        for learned in (order[:1], order)
+        for result in scored("trained", learned, {"a": 50.0, "b": 50.0}, method="x", seed=seed, run=run)
+    ]
+    matrices, notes = matrices_of(results)
+    assert notes == []
+    assert {(m.tasks, m.seed, m.system) for m in matrices} == {
+        (tuple(order), seed, system)
+        for order in ("ab", "ba")
+        for seed in (0, 1)
+        for system in ("x", "x (p=30)")
+    }
+    assert all(matrix.metrics["ACC"] == 50.0 for matrix in matrices)
+
+
+def test_missing_cells_come_with_the_command_that_fills_them() -> None:
+    results = [
+        *scored("base", "", {"a": 1.0}, base="b"),
+        *scored("trained", "a", {"a": 60.0}, adapter="t1", base="b", method="pam"),
+        *scored("merged", "ab", {"b": 70.0}, adapter="m2", base="b", parents=("t1", "t2"), method="pam"),
+    ]
+    [matrix], _ = matrices_of(results)
+    assert matrix.metrics == {"ACC": None, "BWT": None, "FWT": None, "A_t": None, "A_m": 65.0}
+    assert [missing.command("r.jsonl") for missing in matrix.missing] == [
+        "pamctl eval --task b --results r.jsonl",
+        "pamctl eval ADAPTER --task b --results r.jsonl  # ADAPTER: pam after a (t1)",
+        "pamctl eval ADAPTER --task a --results r.jsonl  # ADAPTER: pam after a, b (m2)",
+        "pamctl eval ADAPTER --task b --results r.jsonl  # ADAPTER: pam trained on b, before merging",
+    ]
+
+
+def test_a_state_that_was_never_evaluated_is_missing_whole() -> None:
+    [matrix], _ = matrices_of(scored("merged", "ab", {"a": 50.0, "b": 70.0}, method="x"))
+    assert np.isnan(matrix.after[0]).all()
+    assert matrix.metrics["ACC"] == 60.0
+
+
+def test_zero_shot_of_another_base_is_not_taken() -> None:
+    results = [
+        *scored("base", "", {"a": 1.0}, base="other"),
+        *scored("trained", "a", {"a": 60.0}, base="mine", method="x"),
+    ]
+    [matrix], _ = matrices_of(results)
+    assert np.isnan(matrix.zero_shot).all()
+
+
+def test_scores_that_do_not_compare_are_noted() -> None:
+    few = Result("a", "trained", ("a",), "exact", 10.0, 2, adapter="t")
+    many = Result("a", "trained", ("a",), "exact", 30.0, 9, adapter="t")
+    for results in ([few, many], [many, few]):
+        [matrix], notes = matrices_of(results)
+        assert matrix.after.tolist() == [[30.0]]
+        assert any("not scored on the same examples" in note for note in notes)
+        assert any("two scores" in note for note in notes)
+    assert matrices_of([few, few])[1] == []
