@@ -46,8 +46,9 @@ def write_task(folder: Path, name: str = "colours", seed: int = 0) -> Path:
     for number in range(EXAMPLES):
         image = f"{name}-{number}.png"
         Image.fromarray(draws.integers(0, 256, (6, 9, 3), dtype=np.uint8)).save(folder / image)
-        question, answer = ("".join(draws.choice(list("abcdefgh"), size)) for size in (2, 1))
-        lines.append({"id": f"{name}-{number}", "image": image, "question": " ".join(question), "answer": answer})
+        *question, answer = draws.choice(list("abcdefgh"), 3)
+        texts = {"question": " ".join(question), "answer": str(answer)}
+        lines.append({"id": f"{name}-{number}", "image": image, **texts})
     file = folder / f"{name}.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return file

@@ -166,6 +166,6 @@ def _lines(plan: "Plan") -> list[str]:
     ]
     return [
         f"would write {plan.output}: {', '.join(record['files'])}",
-        f"{plan.examples:,} examples; {plan.trained_parameters:,} weights to train, {plan.parameters:,} frozen",
+        f"{plan.examples:,} examples, {plan.trained_parameters:,} weights to train, {plan.parameters:,} kept",
         *settings,
     ]

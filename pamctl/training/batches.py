@@ -17,7 +17,7 @@ from pamctl.tasks.task import Example
 IMAGES_AT_ONCE = 100
 MEMORY_FOR_FEATURES = 2 * 2**30
 WIDTH_STEP = 8
-SUFFIX_STEP = 4
+SUFFIX_STEP = 8
 
 Indices = NDArray[np.int64]
 

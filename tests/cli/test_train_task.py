@@ -1,0 +1,184 @@
+"""`pamctl train-task` as a user meets it: streams, exit codes, signals, a killed process."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pamctl.adapters import open_adapter
+from pamctl.cli.errors import exit_code_of
+from pamctl.cli.main import pamctl
+from pamctl.training import train_task
+from tests.training_cases import write_base, write_task
+
+WEIGHTS = "adapter_model.safetensors"
+STEPS, FLAGS = 30, ["--batch-size", "4", "--lr", "0.02"]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    write_base(folder / "base")
+    write_task(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A compile cache of its own, so that the second process starts at once."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+    return {**os.environ, "XDG_CACHE_HOME": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+
+@pytest.fixture(scope="module")
+def unbroken(inputs: Path) -> bytes:
+    """The weights of a run that nothing stopped."""
+    out = train_task(
+        inputs / "colours.jsonl",
+        inputs / "unbroken",
+        base=str(inputs / "base"),
+        steps=STEPS,
+        batch_size=4,
+        learning_rate=0.02,
+    )
+    return (out / WEIGHTS).read_bytes()
+
+
+@pytest.fixture
+def started(inputs: Path, environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
+    def start(out: Path, *flags: str) -> subprocess.Popen[str]:
+        command = [
+            sys.executable,
+            "-m",
+            "pamctl",
+            "train-task",
+            str(inputs / "colours.jsonl"),
+            "-o",
+            str(out),
+        ]
+        given = ["--base", str(inputs / "base"), "--steps", str(STEPS), *FLAGS, *flags]
+        return subprocess.Popen(
+            [*command, *given], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+
+    return start
+
+
+def wait_for_checkpoint(out: Path, step: int) -> None:
+    folder = out.with_name(out.name + ".checkpoints") / "steps"
+    until = time.monotonic() + 120
+    while not any((folder / str(later)).exists() for later in range(step, STEPS)):
+        assert time.monotonic() < until, "no checkpoint came"
+        time.sleep(0.01)
+
+
+def test_killed_at_any_step_the_same_command_with_resume_completes(
+    started: Callable[..., subprocess.Popen[str]], tmp_path: Path, unbroken: bytes
+) -> None:
+    out = tmp_path / "out"
+    for step in (1, 7):
+        process = started(out, "--checkpoint-every", "1", "--resume")
+        wait_for_checkpoint(out, step)
+        process.kill()
+        process.communicate()
+        assert not out.exists()
+    process = started(out, "--resume")
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    assert stdout == f"{out}\n"
+    assert "going on after step" in stderr
+    assert (out / WEIGHTS).read_bytes() == unbroken
+    assert [child.name for child in tmp_path.iterdir()] == ["out"]
+
+
+def test_sigterm_saves_and_exits_75(
+    started: Callable[..., subprocess.Popen[str]], tmp_path: Path, unbroken: bytes
+) -> None:
+    out = tmp_path / "out"
+    process = started(out, "--checkpoint-every", "1")
+    wait_for_checkpoint(out, 2)
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 75
+    assert stdout == ""
+    assert stderr.splitlines()[-2].startswith("Error: stopped after step")
+    assert stderr.splitlines()[-1] == "Hint: run the same command with --resume"
+    process = started(out, "--resume", "--json")
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    record = json.loads(stdout)
+    assert record["schema"] == "pamctl.train-task/1"
+    assert record["output"] == str(out)
+    assert record["fingerprint"] == open_adapter(out).fingerprint
+    assert (out / WEIGHTS).read_bytes() == unbroken
+
+
+def test_an_interrupt_exits_130(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = started(out, "--checkpoint-every", "1")
+    wait_for_checkpoint(out, 2)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 130
+    assert stderr.splitlines()[-1] == "Interrupted"
+    assert not out.exists()
+
+
+def invoked(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command run in this process."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        code = exit_code_of(lambda: pamctl(["train-task", *arguments], standalone_mode=False))
+    return code, stdout.getvalue(), stderr.getvalue()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--method", "ewc"],
+        ["--scope", "layer"],
+        ["--init", "global"],
+        ["--steps", "1", "--epochs", "1"],
+        ["--top-p", "101"],
+        ["--lr", "fast"],
+        ["--checkpoint-every", "0"],
+        ["--resume", "--force"],
+        ["--no-such-flag"],
+    ],
+)
+def test_a_wrong_option_exits_2_before_anything_is_read(tmp_path: Path, flags: list[str]) -> None:
+    code, stdout, stderr = invoked("nothing.jsonl", "-o", str(tmp_path / "out"), *flags)
+    assert (code, stdout) == (2, "")
+    assert stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(inputs: Path, tmp_path: Path) -> None:
+    given = [str(inputs / "colours.jsonl"), "-o", str(tmp_path / "out"), "--base", str(inputs / "base")]
+    code, stdout, _ = invoked(*given, "--dry-run", "--steps", "5", *FLAGS)
+    assert code == 0
+    assert "252 weights to train" in stdout
+    assert "learning_rate    0.02" in stdout
+    code, stdout, _ = invoked(*given, "--dry-run", "--steps", "5", *FLAGS, "--json")
+    plan = json.loads(stdout)
+    assert plan["schema"] == "pamctl.train-task-plan/1"
+    assert plan["configuration"]["steps"] == 5
+    assert plan["examples"] == 10
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unreadable_image_is_told_by_line_and_id(inputs: Path, tmp_path: Path) -> None:
+    task = write_task(tmp_path / "task")
+    (tmp_path / "task" / "colours-3.png").write_bytes(b"no picture")
+    code, stdout, stderr = invoked(str(task), "-o", str(tmp_path / "out"), "--base", str(inputs / "base"))
+    assert (code, stdout) == (1, "")
+    assert "line 4 (id colours-3)" in stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,25 @@
+"""One base, two tasks and a first adapter for all tests of training."""
+
+from pathlib import Path
+
+import pytest
+
+from pamctl.models.base import Base, load_base
+from pamctl.training import train_task
+from tests.training_cases import SETTINGS, write_base, write_task
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with base/, colours.jsonl, shapes.jsonl and first/, an adapter trained on colours."""
+    folder = tmp_path_factory.mktemp("inputs")
+    write_base(folder / "base")
+    write_task(folder, "colours", seed=0)
+    write_task(folder, "shapes", seed=1)
+    train_task(folder / "colours.jsonl", folder / "first", base=str(folder / "base"), **SETTINGS)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base(inputs: Path) -> Base:
+    return load_base(str(inputs / "base"))
