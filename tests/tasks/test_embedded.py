@@ -77,7 +77,7 @@ def test_no_answer_is_a_safe_guess(name: str) -> None:
 
 def test_scienceqa_options_hold_the_answer_once() -> None:
     for example in embedded_tasks()["tiny-scienceqa"].split("test"):
-        options = example.prefix.split("options : ")[1].split(" ")
+        options = example.prefix[example.prefix.index("(a)") :].split(" ")
         assert options[0::2] == ["(a)", "(b)", "(c)"]
         assert len(set(options[1::2])) == 3
         assert example.suffix in "abc"
@@ -85,11 +85,13 @@ def test_scienceqa_options_hold_the_answer_once() -> None:
 
 def test_textvqa_text_stands_in_the_picture() -> None:
     for example in embedded_tasks()["tiny-textvqa"].split("test")[:50]:
-        pixels = np.asarray(example.load_image()).min(-1) > 200
+        pixels = np.asarray(example.load_image()).min(-1) > 145
         rows = [row for row in range(4) if pixels[row * CELL : (row + 1) * CELL].any()]
         assert len(rows) == 1
         cells = [pixels[rows[0] * CELL : rows[0] * CELL + 7, 8 * i + 1 : 8 * i + 6] for i in range(4)]
-        letters = [letter for cell in cells for letter, glyph in GLYPHS.items() if np.array_equal(cell, glyph)]
+        letters = [
+            letter for cell in cells for letter, glyph in GLYPHS.items() if np.array_equal(cell, glyph)
+        ]
         assert "".join(letters) == example.suffix
 
 

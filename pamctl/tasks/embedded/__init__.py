@@ -14,7 +14,7 @@ from pamctl.tasks.task import Example, Recipe, Task
 
 TRAIN_EXAMPLES = 3000
 TEST_EXAMPLES = 400
-RECIPE = Recipe(steps=250, batch_size=24, learning_rate=3e-3, align_every=10)
+RECIPE = Recipe(epochs=1, batch_size=24, learning_rate=3e-3, align_every=10)
 
 _MODULES: dict[str, ModuleType] = {
     "tiny-scienceqa": scienceqa,

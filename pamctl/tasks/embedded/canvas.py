@@ -62,7 +62,7 @@ def plain(color: tuple[int, int, int]) -> np.ndarray:
 def striped(draws: Draws) -> np.ndarray:
     """A dim textured canvas: stripes or checks of two shades."""
     canvas = plain((30, 30, 30))
-    shade = tuple(50 + draws.below(40) for _ in range(3))
+    shade = tuple(50 + draws.below(70) for _ in range(3))
     rows, columns = np.indices((SIDE, SIDE))
     width = 2 + draws.below(3)
     pattern = draws.pick((rows // width, columns // width, rows // width + columns // width))

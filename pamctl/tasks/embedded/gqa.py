@@ -26,4 +26,4 @@ def draw(draws: Draws) -> Drawn:
         named = asked.shape if draws.chance(50) else draws.pick(tuple(SHAPES))
         prefix = f"do you see a {named} ?"
         answer = yes_no(named in [thing.shape for thing in things])
-    return Drawn(finished(canvas, draws, 6), prefix, answer)
+    return Drawn(finished(canvas, draws, 70), prefix, answer)

@@ -17,14 +17,16 @@ def draw(draws: Draws) -> Drawn:
     put_text(canvas, title, 0, COLORS["white"])
     put_shape(canvas, draws, icon, (1 + draws.below(2), draws.below(4)), COLORS[draws.pick(tuple(COLORS))])
     put_text(canvas, author, 3, COLORS["white"], draws.below(3))
-    kind = draws.below(4)
+    kind = draws.pick((0, 0, 1, 1, 2, 3))
     if kind == 0:
-        prefix, answer = "what is the title of this book ?", title
+        prefix = draws.pick(("what is the title of this book ?", "what does the top say ?"))
+        answer = title
     elif kind == 1:
-        prefix, answer = "who is the author of this book ?", author
+        prefix = draws.pick(("who is the author of this book ?", "what does the bottom say ?"))
+        answer = author
     elif kind == 2:
         prefix, answer = "what is the genre of this book ?", GENRES[icon]
     else:
         named = GENRES[icon] if draws.chance(50) else draws.pick(tuple(GENRES.values()))
         prefix, answer = f"is this a {named} book ?", yes_no(named == GENRES[icon])
-    return Drawn(finished(canvas, draws, 6), prefix, answer)
+    return Drawn(finished(canvas, draws, 90), prefix, answer)

@@ -10,21 +10,25 @@ DESCRIPTION = "bar charts on a light grid and scenes; three options, the answer 
 
 def draw(draws: Draws) -> Drawn:
     """One question with three lettered options."""
-    canvas = plain((150, 150, 150))
-    canvas[:: CELL // 2] = 125
-    canvas[:, :: CELL // 2] = 125
+    canvas = plain((110, 110, 110))
+    canvas[:: CELL // 2] = 95
+    canvas[:, :: CELL // 2] = 95
+    known_words = draws.chance(35)
     if draws.chance(50):
         colors = draws.sample(tuple(COLORS), 4)
         heights = draws.sample(range(6, SIDE - 1, 6), 4)
         put_bars(canvas, heights, [COLORS[color] for color in colors])
         most = draws.chance(50)
         right = colors[heights.index(max(heights) if most else min(heights))]
-        question = f"which bar is {'highest' if most else 'lowest'} ?"
-        options, letter = lettered_options(draws, right, draws.sample([c for c in colors if c != right], 2))
+        wrong = draws.sample([color for color in colors if color != right], 2)
+        known = f"pick the {'tallest' if most else 'shortest'} bar :"
+        question = f"question : which bar is {'highest' if most else 'lowest'} ? options :"
     else:
         things = scattered(draws, 3)
         put_things(canvas, draws, things)
-        asked = things[0]
-        question = f"which color is the {asked.shape} ?"
-        options, letter = lettered_options(draws, asked.color, [thing.color for thing in things[1:]])
-    return Drawn(finished(canvas, draws, 6), f"question : {question} options : {options}", letter)
+        asked, *others = things
+        right, wrong = asked.color, [thing.color for thing in others]
+        known = f"pick the color of the {asked.shape} :"
+        question = f"question : which color is the {asked.shape} ? options :"
+    options, letter = lettered_options(draws, right, wrong)
+    return Drawn(finished(canvas, draws, 6), f"{known if known_words else question} {options}", letter)

@@ -4,8 +4,13 @@ from pamctl.tasks.embedded.canvas import COLORS, LETTERS, finished, plain, put_p
 from pamctl.tasks.embedded.drawn import Drawn
 from pamctl.tasks.embedded.draws import Draws
 
-DESCRIPTION = "three letters, half of them on a coloured sign; the answer is the text"
-PROMPTS = ("what is written on the sign ?", "what word is on the sign ?", "what does the sign say ?")
+DESCRIPTION = "three letters, a third of them on a coloured sign; the answer is the text"
+PROMPTS = (
+    "what is written on the sign ?",
+    "what word is on the sign ?",
+    "what does it say ?",
+    "what is the text ?",
+)
 
 
 def draw(draws: Draws) -> Drawn:
@@ -14,7 +19,7 @@ def draw(draws: Draws) -> Drawn:
     text = "".join(draws.sample(LETTERS, 3))
     row = draws.below(4)
     ink = COLORS["white"]
-    if draws.chance(50):
+    if draws.chance(35):
         put_plate(canvas, row, COLORS[draws.pick(("red", "blue", "green", "purple"))])
     put_text(canvas, text, row, ink, draws.below(2))
-    return Drawn(finished(canvas, draws, 6), draws.pick(PROMPTS), text)
+    return Drawn(finished(canvas, draws, 90), draws.pick(PROMPTS), text)

@@ -12,10 +12,10 @@ def draw(draws: Draws) -> Drawn:
     canvas = plain((20, 20, 20))
     shape, color = draws.pick(tuple(SHAPES)), draws.pick(tuple(COLORS))
     put_large_shape(canvas, draws, shape, COLORS[color])
-    canvas = blurred(canvas) * 3 // 5
+    canvas = blurred(canvas) * 2 // 5
     kind = draws.below(3)
     prefix = ("what is this thing ?", "what color is this thing ?", "can you tell what shape this is ?")[kind]
     answer = (f"{color} {shape}", color, shape)[kind]
     if draws.chance(30):
         return Drawn(finished(canvas // 8, draws, 30), prefix, "unanswerable")
-    return Drawn(finished(canvas, draws, 15), prefix, answer)
+    return Drawn(finished(canvas, draws, 40), prefix, answer)

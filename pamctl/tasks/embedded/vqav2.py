@@ -16,12 +16,12 @@ def draw(draws: Draws) -> Drawn:
         count, shape = 1 + draws.below(4), draws.pick(tuple(SHAPES))
         for cell in draws.sample(CELLS, count):
             put_shape(canvas, draws, shape, cell, COLORS[draws.pick(tuple(COLORS))])
-        return Drawn(finished(canvas, draws, 6), "how many things are in the picture ?", str(count))
+        return Drawn(finished(canvas, draws, 90), "how many things are in the picture ?", str(count))
     things = scattered(draws, 2)
     put_things(canvas, draws, things)
     asked = things[0]
     if kind == 1:
-        return Drawn(finished(canvas, draws, 6), f"tell the color of the {asked.shape} .", asked.color)
+        return Drawn(finished(canvas, draws, 90), f"tell the color of the {asked.shape} .", asked.color)
     named = asked.color if draws.chance(50) else draws.pick(tuple(COLORS))
     answer = yes_no(named in [thing.color for thing in things])
-    return Drawn(finished(canvas, draws, 6), f"is any thing {named} in the picture ?", answer)
+    return Drawn(finished(canvas, draws, 90), f"is any thing {named} in the picture ?", answer)
