@@ -16,8 +16,9 @@ from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.sequence import Stage, Workbench, learn
 from pamctl.tasks.embedded import ORDERS, embedded_tasks
 from pamctl.training.checkpoints import differences
-from pamctl.training.configuration import Settings
+from pamctl.training.configuration import Settings, resolve_recipe
 from pamctl.training.methods import METHODS
+from pamctl.training.preparation import TRAIN
 from pamctl.training.reports import Progress
 from pamctl.whole_output import refuse_existing, whole_file
 
@@ -155,8 +156,8 @@ class _Run:
 
 def _work(names: tuple[str, ...], settings: Settings) -> int:
     """All work, in optimiser steps: training, and what evaluating takes."""
-    tasks = embedded_tasks()
-    steps = [settings.get("steps") or tasks[name].recipe.steps or 0 for name in names]
+    tasks = (embedded_tasks()[name] for name in names)
+    steps = [resolve_recipe(settings, task.recipe, len(task.split(TRAIN)))["steps"] for task in tasks]
     states = sum(min(t + 2, len(names)) for t in range(1, len(names)))
     merging = sum(method.merge is not None for method in METHODS.values())
     cells = len(names) + 2 + len(METHODS) * states + merging * (len(names) - 1)

@@ -47,7 +47,8 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     refuse_existing(path, force=force)
     with _disk_faults_named(path):
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.absolute().parent)
+        parent = path.absolute().parent
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=parent)
         os.close(handle)
         draft = Path(name)
         try:

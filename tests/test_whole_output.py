@@ -66,9 +66,13 @@ def test_a_file_in_the_place_of_the_parent_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_named_and_nothing_stays(tmp_path: Path, code: int) -> None:
-    with pytest.raises(Refusal, match="no space left to write"), whole_folder(tmp_path / "out") as draft:
-        (draft / "half").write_text("half")
-        raise OSError(code, os.strerror(code))
+    def fill() -> None:
+        with whole_folder(tmp_path / "out") as draft:
+            (draft / "half").write_text("half")
+            raise OSError(code, os.strerror(code))
+
+    with pytest.raises(Refusal, match="no space left to write"):
+        fill()
     assert names(tmp_path) == []
 
 

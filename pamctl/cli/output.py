@@ -73,7 +73,8 @@ class Progress:
             self.first_done, self.started = done, now
         if done == self.total or now - self.last_line >= SECONDS_BETWEEN_PLAIN_LINES:
             self.last_line = now
-            say(f"{self.title}: {self.unit} {done}/{self.total} {detail} {self._time_left(done, now)}".rstrip())
+            place = f"{self.title}: {self.unit} {done}/{self.total}"
+            say(f"{place} {detail} {self._time_left(done, now)}".rstrip())
 
     def _time_left(self, done: int, now: float) -> str:
         since = done - (self.first_done or 0)
