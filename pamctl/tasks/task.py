@@ -80,5 +80,7 @@ class Task:
                 f"task {self.name} has no split {name!r}", f"use one of: {', '.join(self.splits) or 'none'}"
             )
         if len(self.splits[name]) == 0:
-            raise UsageRefusal(f"split {name!r} of task {self.name} is empty", "add at least one example to it")
+            raise UsageRefusal(
+                f"split {name!r} of task {self.name} is empty", "add at least one example to it"
+            )
         return self.splits[name]
