@@ -4,12 +4,14 @@ Every score is in percent, a prediction's as well, so the score of a result is t
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
+from pamctl.adapters.provenance import Stage
 from pamctl.evaluation.json_lines import append_records, read_lines
 from pamctl.refusal import Refusal
 from pamctl.whole_output import whole_file
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 SCHEMA = "pamctl.result/1"
 PREDICTION_SCHEMA = "pamctl.prediction/1"
 WAY_ON = "remove the line, or evaluate again with pamctl eval --results"
-
-Stage = Literal["base", "trained", "merged"]
 
 
 @dataclass(frozen=True)
@@ -129,13 +129,11 @@ def write_predictions(
     path: Path, predictions: Mapping[str, Sequence[Prediction]], *, force: bool = False
 ) -> None:
     """Write the predictions of each task as JSON Lines, complete or not at all."""
-    from json import dumps
-
     with whole_file(path, force=force) as draft, draft.open("w", encoding="utf-8") as file:
         for task, answered in predictions.items():
             for prediction in answered:
                 record = {"schema": PREDICTION_SCHEMA, "task": task, **asdict(prediction)}
-                file.write(dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+                file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def mean_score(predictions: Sequence[Prediction]) -> float:

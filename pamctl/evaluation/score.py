@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from pamctl.adapters import Adapter, open_adapter
+from pamctl.adapters.provenance import Stage
 from pamctl.evaluation.answers import metric_named
 from pamctl.evaluation.evaluate import BATCH_SIZE, evaluate, result_of
 from pamctl.evaluation.json_lines import refuse_unwritable
-from pamctl.evaluation.results import Prediction, Result, Stage, append_results, write_predictions
+from pamctl.evaluation.results import Prediction, Result, append_results, write_predictions
 from pamctl.models.base import Base, load_base
 from pamctl.models.lora import lora_from_adapter
 from pamctl.refusal import Refusal, UsageRefusal

@@ -1,17 +1,14 @@
 """Which settings a run has: flags override the task's recipe and the base's LoRA defaults."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, TypedDict, get_args
 
+from pamctl.alignment import Reinit, Scope
 from pamctl.refusal import UsageRefusal
 from pamctl.tasks.task import Recipe
 from pamctl.training.epochs import steps_of
 from pamctl.training.methods import FIRST_TASK, Method, Start, method_named
-
-Scope = Literal["tensor", "module", "factor", "global"]
-Reinit = Literal["global", "zero"]
 
 
 class Settings(TypedDict, total=False):
@@ -179,8 +176,3 @@ def _one_of(option: str, value: object, allowed: tuple[str, ...]) -> None:
 def _in_range(option: str, value: Any, low: float, high: float, words: str) -> None:
     if value is not None and not (low <= value <= high and value != math.inf):
         raise UsageRefusal(f"{option} is {value}", f"give a number {words}")
-
-
-def settings_given(settings: Mapping[str, Any]) -> Settings:
-    """The settings less those that are None, so that a command line can hand on every flag it has."""
-    return {name: value for name, value in settings.items() if value is not None}  # type: ignore[return-value]
