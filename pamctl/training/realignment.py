@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from pamctl_kernels import realign
 
 from pamctl.adapters import Adapter
 from pamctl.adapters.adapter import Float32
-from pamctl.alignment import AlignmentReport, SignCounts, Thresholds, thresholds
+from pamctl.alignment import AlignmentReport, Reinit, SignCounts, Thresholds, thresholds
 from pamctl.models.config import PaliGemmaConfig
 from pamctl.models.lora import adaptable
 from pamctl.models.paligemma import Lora
@@ -46,7 +46,7 @@ class Anchor:
     lora: Lora
     thresholds: Lora
     sizes: dict[str, dict[str, SignCounts]]
-    reinit: Literal["global", "zero"]
+    reinit: Reinit
 
     def realign(self, lora: Lora) -> tuple[Lora, Counts]:
         """Put back the weights of `lora` in conflict; `lora` is consumed, nothing waits for the device."""
@@ -86,11 +86,11 @@ def anchor_of(adapter: Adapter, lora: Lora, alignment: Alignment, config: PaliGe
 
 
 def to_event(report: AlignmentReport) -> dict[str, Any]:
-    """The fields of an `align` event: percent overall and per factor, counts per module and factor."""
+    """The fields of an `align` event: percent of all weights, overall and per factor; counts per module."""
     shares = {"overall": report.overall, **report.factors}
     return {
-        "conflict": _told(report, shares, "differ"),
-        "put_back": _told(report, shares, "conflicts"),
+        "differ": _told(report, shares, "differ"),
+        "conflicts": _told(report, shares, "conflicts"),
     }
 
 
@@ -104,7 +104,7 @@ def _told(report: AlignmentReport, shares: Mapping[str, SignCounts], count: str)
 
 
 @partial(jax.jit, static_argnames="reinit", donate_argnames="lora")
-def _realign(lora: Lora, to: Lora, limits: Lora, reinit: Literal["global", "zero"]) -> tuple[Lora, Counts]:
+def _realign(lora: Lora, to: Lora, limits: Lora, reinit: Reinit) -> tuple[Lora, Counts]:
     _, differ = realign(lora, to, jnp.float32(0), per_layer=True)
     aligned, conflicts = realign(lora, to, limits, reinit, per_layer=True)
     return aligned, Counts(differ, conflicts)

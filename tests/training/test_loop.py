@@ -98,7 +98,7 @@ def test_three_steps_of_algorithm_1(inputs: Path, base: Base) -> None:
     expected = list(algorithm_1(start, gradient_of, 3))
     for found, (weights, _) in zip(seen.weights, expected, strict=True):
         np.testing.assert_allclose(found, weights, atol=2e-4)
-    told = [event["put_back"]["modules"] for event in events_of(log) if event["event"] == "align"]
+    told = [event["conflicts"]["modules"] for event in events_of(log) if event["event"] == "align"]
     counts = [sum(sum(factors.values()) for factors in modules.values()) for modules in told]
     assert counts == [put_back for _, put_back in expected]
     assert counts[2] > 0
