@@ -18,13 +18,13 @@ class MetricsLog:
     """
 
     def __init__(self, file: Path | None = None, size: int = 0) -> None:
-        self._text = b""
+        self._text = bytearray()
         self._handle = None
         if file is None:
             return
         self._handle = file.open("ab+")
         self._handle.seek(0)
-        self._text = self._handle.read(size)
+        self._text += self._handle.read(size)
         self._handle.truncate(size)
 
     def event(self, name: str, fields: Mapping[str, Any]) -> None:
