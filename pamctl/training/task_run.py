@@ -151,7 +151,8 @@ def train_task(
             checkpoints = Checkpoints(folder, prepared.run.configuration.to_json(), checkpoint_every)
             with closing(checkpoints):
                 _train(prepared, out, checkpoints, stop, on_step, report, warn, force=force)
-        shutil.rmtree(folder, ignore_errors=True)
+        # The folder itself goes with the lock, which another process may be waiting for.
+        shutil.rmtree(folder / STEPS, ignore_errors=True)
     return out
 
 
