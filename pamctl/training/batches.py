@@ -96,7 +96,7 @@ def encode_texts(base: Base, examples: Iterable[Example], text_length: int) -> T
         pairs.append((prefix, suffix))
     width = max(len(prefix) + len(suffix) for prefix, suffix in pairs)
     suffix_width = max(len(suffix) for _, suffix in pairs)
-    return text_batch(pairs, _rounded_up(width, WIDTH_STEP), _rounded_up(suffix_width, SUFFIX_STEP))
+    return text_batch(pairs, rounded_up(width, WIDTH_STEP), rounded_up(suffix_width, SUFFIX_STEP))
 
 
 def image_features_of(
@@ -156,5 +156,6 @@ def _feature_bytes(base: Base) -> int:
     return 4 * base.config.vision.image_tokens * base.config.text.hidden_size
 
 
-def _rounded_up(number: int, step: int) -> int:
+def rounded_up(number: int, step: int) -> int:
+    """The least multiple of `step` that is not below `number`."""
     return -(-number // step) * step
