@@ -11,10 +11,10 @@ from pamctl.evaluation.evaluate import evaluate, result_of
 from pamctl.evaluation.results import Result
 from pamctl.merging import merge
 from pamctl.models.base import Base
-from pamctl.models.lora import lora_from_adapter
+from pamctl.models.lora import adapts_vision, lora_from_adapter
 from pamctl.refusal import Refusal
 from pamctl.tasks.task import Task
-from pamctl.training.batches import EncodedSplit, encode_split, image_features_of
+from pamctl.training.batches import EncodedSplit, image_features_of
 from pamctl.training.checkpoints import differences
 from pamctl.training.configuration import Settings
 from pamctl.training.finished import finished_adapter, write_finished
@@ -30,9 +30,8 @@ TEST = "test"
 
 @dataclass
 class Workbench:
-    """A base and tasks that many sequences share: each split is drawn and encoded once, when first asked for.
-
-    The vision tower stays frozen: adapters that change it are refused by `evaluate`.
+    """A base and tasks that many sequences share: each split is drawn once and, for adapters that leave the
+    vision tower as it is, encoded once, when first asked for.
 
     Args:
         tasks: by name.
@@ -55,11 +54,9 @@ class Workbench:
         self, task: str, before: Adapter | None, settings: Settings, folder: Path | None = None
     ) -> Adapter:
         """Return the task adapter, trained from `before` as `train_task` trains it, or kept in `folder`."""
-        if task not in self._train:
-            self._train[task] = encode_split(
-                self.base, self.tasks[task].split(TRAIN), self.tasks[task].text_length
-            )
-        prepared = prepare(self.tasks[task], self.base, before, settings, self._train[task])
+        prepared = prepare(self.tasks[task], self.base, before, settings, self._train.get(task))
+        if not adapts_vision(prepared.run.start):
+            self._train[task] = prepared.run.split
         config = prepared.run.configuration
         if folder is not None and folder.exists():
             kept = open_adapter(folder)
@@ -92,11 +89,15 @@ class Workbench:
 
     def evaluated(self, adapter: Adapter | None, task: str) -> Result:
         """Return the score of an adapter, or of the base, on a task's test split."""
+        lora = {} if adapter is None else lora_from_adapter(adapter, self.base.config)
+        features = None if adapts_vision(lora) else self._frozen_features(task)
+        predictions = evaluate(self.base, lora, 1.0, self.tasks[task], TEST, features=features)
+        return result_of(predictions, self.tasks[task], self.base, adapter, split=TEST)
+
+    def _frozen_features(self, task: str) -> np.ndarray:
         if task not in self._features:
             self._features[task] = image_features_of(self.base, self.tasks[task].split(TEST))
-        lora = {} if adapter is None else lora_from_adapter(adapter, self.base.config)
-        predictions = evaluate(self.base, lora, 1.0, self.tasks[task], TEST, features=self._features[task])
-        return result_of(predictions, self.tasks[task], self.base, adapter, split=TEST)
+        return self._features[task]
 
 
 @dataclass(frozen=True)

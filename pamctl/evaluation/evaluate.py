@@ -12,6 +12,7 @@ from pamctl.evaluation.answers import metric_named
 from pamctl.evaluation.results import Prediction, Result, examples_fingerprint, mean_score
 from pamctl.models.base import Base
 from pamctl.models.decoding import greedy
+from pamctl.models.lora import adapts_vision
 from pamctl.models.paligemma import Lora, image_features
 from pamctl.refusal import UsageRefusal
 from pamctl.tasks.task import Task
@@ -20,7 +21,6 @@ from pamctl.training.batches import load_pixels, rounded_up
 BATCH_SIZE = 64
 ROW_STEP = 8
 WIDTH_STEP = 16
-VISION = ("vision_tower", "multi_modal_projector")
 
 
 def evaluate(
@@ -50,7 +50,7 @@ def evaluate(
     """
     score = metric_named(task.metric)
     examples = task.split(split)[:limit]
-    if features is not None and any(tower in lora for tower in VISION):
+    if features is not None and adapts_vision(lora):
         raise UsageRefusal(
             "the lora adapts the vision tower, so features of the frozen one are not its own", "pass none"
         )

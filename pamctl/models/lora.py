@@ -107,6 +107,11 @@ def init_lora(config: PaliGemmaConfig, rank: int, targets: str, seed: int) -> Lo
     return lora
 
 
+def adapts_vision(lora: Lora) -> bool:
+    """Whether the factors change what the language tower sees, so that features are their own."""
+    return "vision_tower" in lora or "multi_modal_projector" in lora
+
+
 def lora_to_adapter(lora: Lora, scale: float, config: PaliGemmaConfig) -> dict[str, LoraFactors]:
     """Return the factors by canonical module id, with `scale` folded into b, for `Adapter(modules)`."""
     modules: dict[str, LoraFactors] = {}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pamctl.adapters import Adapter
 from pamctl.models.base import Base
-from pamctl.models.lora import chosen, init_lora, lora_from_adapter
+from pamctl.models.lora import adapts_vision, chosen, init_lora, lora_from_adapter
 from pamctl.refusal import Refusal
 from pamctl.tasks.task import Task
 from pamctl.training.batches import EncodedSplit, encode_split
@@ -47,7 +47,8 @@ def prepare(
     """Resolve every setting, read and check every input, and put the start on the device.
 
     Args:
-        split: the training split if it is encoded already, by `encode_split` with the vision tower frozen.
+        split: the training split if it is encoded already, by `encode_split` with the vision tower frozen;
+            passed over where the adapter changes what the tower sees.
 
     Raises:
         Refusal: an example cannot be used, or the global adapter is of another base, rank or other modules.
@@ -62,8 +63,8 @@ def prepare(
     lora = reference
     if lora is None or start == "fresh":
         lora = init_lora(base.config, rank, targets, seed)
-    if split is None:
-        vision = bool({"vision_tower", "multi_modal_projector"} & lora.keys())
+    vision = adapts_vision(lora)
+    if split is None or vision:
         split = encode_split(base, task.split(TRAIN), task.text_length, vision_adapted=vision)
     configuration = Configuration(
         task=task.name,
