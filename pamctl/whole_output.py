@@ -26,7 +26,7 @@ def refuse_existing(path: Path, *, force: bool = False) -> None:
 def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield an empty folder that becomes `path` when the block ends well and vanishes otherwise."""
     refuse_existing(path, force=force)
-    with _disk_faults_named(path):
+    with disk_faults_named(path):
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.absolute().parent))
         try:
@@ -45,7 +45,7 @@ def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
 def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a path to write to that becomes `path` when the block ends well and vanishes otherwise."""
     refuse_existing(path, force=force)
-    with _disk_faults_named(path):
+    with disk_faults_named(path):
         path.absolute().parent.mkdir(parents=True, exist_ok=True)
         parent = path.absolute().parent
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=parent)
@@ -92,12 +92,18 @@ def _umask() -> int:
 
 
 @contextmanager
-def _disk_faults_named(path: Path) -> Iterator[None]:
+def disk_faults_named(path: Path) -> Iterator[None]:
+    """Turn the faults of a disk on which `path` is written into a Refusal that names it."""
     try:
         yield
     except OSError as fault:
         if fault.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Refusal(f"no space left to write {path}", "free some disk space, then run again") from fault
+        if fault.errno == errno.EFBIG:
+            raise Refusal(
+                f"{path} cannot be written: {fault.strerror}",
+                "raise the limit with ulimit -f, then run again",
+            ) from fault
         if fault.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise Refusal(
                 f"{path} cannot be written: {fault.strerror}", "choose a folder you may write to"

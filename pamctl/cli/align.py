@@ -67,9 +67,11 @@ def align(
     from pamctl.adapters import open_adapter, save_adapter
     from pamctl.alignment import align as align_adapters
     from pamctl.cli.output import print_json, print_result, say
-    from pamctl.refusal import Refusal
+    from pamctl.refusal import Refusal, UsageRefusal
     from pamctl.whole_output import refuse_existing, whole_folder
 
+    if fail_above is not None and not 0 <= fail_above <= 100:
+        raise UsageRefusal(f"--fail-above is {fail_above:g}", "give a percentage from 0 to 100")
     if output:
         refuse_existing(output, force=force)
     aligned, report = align_adapters(open_adapter(adapter), open_adapter(reference), top_p, scope, reinit)

@@ -23,9 +23,13 @@ def exit_code_of(command: Callable[[], object]) -> int:
         return ended if isinstance(ended, int) else 0
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
+    except click.exceptions.NoArgsIsHelpError as asked:
+        asked.show()
+        return asked.exit_code
     except click.ClickException as fault:
-        fault.show()
-        return fault.exit_code
+        context = getattr(fault, "ctx", None)
+        command = context.command_path if context else "pamctl"
+        return _told(fault.format_message(), f"see {command} --help", fault.exit_code, fault)
     except Refusal as refusal:
         return _told(refusal.what, refusal.way_on, refusal.exit_code, refusal)
     except (KeyboardInterrupt, click.Abort):
@@ -50,5 +54,6 @@ def exit_code_of(command: Callable[[], object]) -> int:
 def _told(what: str, way_on: str, code: int, cause: BaseException) -> int:
     if os.environ.get("PAMCTL_DEBUG") == "1":
         raise cause
+    what, way_on = (" ".join(line.split("\n")) for line in (what, way_on))
     click.echo(f"Error: {what}\nHint: {way_on}", err=True)
     return code

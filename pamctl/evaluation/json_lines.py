@@ -1,7 +1,6 @@
 """How records reach a JSON Lines file that several processes share, and how they are read back."""
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pamctl.refusal import Refusal, UsageRefusal
+from pamctl.whole_output import disk_faults_named
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,15 @@ def append_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """
     text = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
     refuse_unwritable(path)
-    path.absolute().parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        end = os.fstat(file).st_size
-        torn = end > 0 and os.pread(file, 1, end - 1) != b"\n"
-        _write_all(file, path, ("\n" * torn + text).encode(), end)
-    finally:
-        os.close(file)
+    with disk_faults_named(path):
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        file = _locked(path)
+        try:
+            end = os.fstat(file).st_size
+            torn = end > 0 and os.pread(file, 1, end - 1) != b"\n"
+            _write_all(file, path, ("\n" * torn + text).encode(), end)
+        finally:
+            os.close(file)
 
 
 def refuse_unwritable(path: Path) -> None:
@@ -78,15 +78,27 @@ def _record(path: Path, number: int, text: bytes) -> Mapping[str, Any] | None:
     return record
 
 
+def _locked(path: Path) -> int:
+    """The file, opened to append and locked against other writers."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        # The holder before may have taken the file back, empty as it was, while this one waited.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file), os.stat(path)):
+                return file
+        os.close(file)
+
+
 def _write_all(file: int, path: Path, payload: bytes, end: int) -> None:
     try:
         # one call in all but the rarest case: the lock guards what a short write would let others split
         while payload:
             payload = payload[os.write(file, payload) :]
         os.fsync(file)
-    except OSError as fault:
+    except OSError:
         with contextlib.suppress(OSError):
             os.ftruncate(file, end)
-        if fault.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Refusal(f"no space left to write {path}", "free some disk space, then run again") from fault
+            if end == 0:
+                path.unlink()
         raise
