@@ -35,13 +35,13 @@ class Demo:
 
     Attributes:
         folder: adapters, results.jsonl, report/ and commands.sh.
-        conflicts: per method, percent of the task adapter's signs that differ from the adapter it started
+        differ_percent: per method, how many of the task adapter's signs differ from the adapter it started
             from, at the end of a task and before merging, averaged over the tasks after the first.
     """
 
     folder: Path
     report: Report
-    conflicts: dict[str, float]
+    differ_percent: dict[str, float]
 
 
 def run_demo(
@@ -81,9 +81,9 @@ def run_demo(
     _open_folder(out, plan, force=force)
     settings: Settings = {"seed": seed} if steps is None else {"seed": seed, "steps": steps}
     write_commands(out / COMMANDS, names, settings, base)
-    conflicts = _Run(out, model, names, settings, on_work, report).learn_all()
+    differ_percent = _Run(out, model, names, settings, on_work, report).learn_all()
     written = write_report([out / RESULTS], out / REPORT, force=True)
-    return Demo(out, written, conflicts)
+    return Demo(out, written, differ_percent)
 
 
 class _Run:
@@ -110,7 +110,7 @@ class _Run:
         self._differ: dict[str, list[float]] = {}
 
     def learn_all(self) -> dict[str, float]:
-        """Zero-shot, the first task once, then every method; returns the conflicts of each."""
+        """Zero-shot, the first task once, then every method; returns the `differ_percent` of each."""
         self._begin("zero-shot", "base")
         for name in self._names:
             self._evaluate(None, name)

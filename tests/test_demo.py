@@ -163,7 +163,7 @@ def test_the_command_prints_the_folder_and_the_paper_s_columns(
     assert exit_code_of(lambda: pamctl([*given, "--force", "--json"], standalone_mode=False)) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["schema"] == "pamctl.demo/1"
-    assert set(record["conflicts"]) == {"finetune", "average", "pam"}
+    assert set(record["differ_percent"]) == {"finetune", "average", "pam"}
     assert json.loads((out / PLAN).read_text())["tasks"] == ["tiny-scienceqa", "tiny-textvqa"]
 
 

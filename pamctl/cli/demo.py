@@ -76,12 +76,12 @@ def demo(
     for matrix in found.report.comparisons[0].matrices:
         print_table(_matrix(matrix))
     print_table(_summary(found))
-    for method in found.conflicts.keys() - set(found.report.comparisons[0].systems):
+    for method in found.differ_percent.keys() - set(found.report.comparisons[0].systems):
         warn(f"{method} made the same adapters as another method in so few steps: it has no row of its own")
     say(f"Scores: {output / RESULTS}; figures and tables: {output / REPORT}")
     say(f"The same by single commands: sh {output / COMMANDS}")
     if as_json:
-        record: dict[str, Any] = {"output": str(output), "conflicts": found.conflicts}
+        record: dict[str, Any] = {"output": str(output), "differ_percent": found.differ_percent}
         print_json("demo", {**record, **metrics_json(found.report)})
     else:
         print_result(output)
@@ -110,8 +110,8 @@ def _summary(found: "Demo") -> "Table":
     for number, name in enumerate((*header[:-1], "signs differ (%)")):
         table.add_column(name, justify="right" if number else "left")
     for row in rows:
-        conflict = found.conflicts.get(row[0])
-        table.add_row(*row[:-1], "-" if conflict is None else f"{conflict:.1f}")
+        differ = found.differ_percent.get(row[0])
+        table.add_row(*row[:-1], "-" if differ is None else f"{differ:.1f}")
     return table
 
 
