@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_PLAIN_LINES = 5.0
 
 
-def print_result(path: object) -> None:
-    """Print the one line a shell captures: the path of what was written."""
-    click.echo(str(path))
+def print_result(result: object) -> None:
+    """Print what a shell captures: the path of what was written, or the text that was asked for."""
+    click.echo(str(result))
 
 
 def print_json(name: str, payload: Mapping[str, Any]) -> None:

@@ -98,7 +98,7 @@ def show(task: str, index: int, split: str, save: str | None, force: bool) -> No
         say(text)
         print_result(save)
         return
-    click.echo(text)
+    print_result(text)
     print_picture(image, Console())
 
 
@@ -118,7 +118,7 @@ def check(task: str, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from pamctl.cli.output import print_json
+    from pamctl.cli.output import print_json, print_result
     from pamctl.tasks.check import check_task
 
     found = check_task(task)
@@ -126,10 +126,10 @@ def check(task: str, as_json: bool) -> None:
         print_json("task-check", {"task": found.name, **asdict(found), "ok": not found.errors})
     else:
         counts = ", ".join(f"{split} {count}" for split, count in found.splits.items())
-        click.echo(f"{found.name}: {counts or 'no examples'}")
+        print_result(f"{found.name}: {counts or 'no examples'}")
         for kind, messages in (("error", found.errors), ("warning", found.warnings)):
             for message in messages:
-                click.echo(f"{kind}: {message}")
-        click.echo("sound" if not found.errors else f"{len(found.errors)} errors")
+                print_result(f"{kind}: {message}")
+        print_result("sound" if not found.errors else f"{len(found.errors)} errors")
     if found.errors:
         raise click.exceptions.Exit(1)
