@@ -28,8 +28,8 @@ def exit_code_of(command: Callable[[], object]) -> int:
         return asked.exit_code
     except click.ClickException as fault:
         context = getattr(fault, "ctx", None)
-        command = context.command_path if context else "pamctl"
-        return _told(fault.format_message(), f"see {command} --help", fault.exit_code, fault)
+        place = context.command_path if context else "pamctl"
+        return _told(fault.format_message(), f"see {place} --help", fault.exit_code, fault)
     except Refusal as refusal:
         return _told(refusal.what, refusal.way_on, refusal.exit_code, refusal)
     except (KeyboardInterrupt, click.Abort):

@@ -1,12 +1,15 @@
 import json
 from pathlib import Path
+from typing import get_args
 
+import click
 import pytest
 
 from pamctl.adapters import open_adapter
-from pamctl.alignment import compare_signs
+from pamctl.alignment import Reinit, Scope, compare_signs
 from pamctl.cli.align import align
 from pamctl.cli.errors import exit_code_of
+from pamctl.cli.train_task import train_task
 from tests.adapter_cases import child_of, random_adapter, saved
 
 Capture = pytest.CaptureFixture[str]
@@ -82,3 +85,9 @@ def test_an_existing_output_needs_force(capsys: Capture) -> None:
 )
 def test_a_wrong_option_exits_with_2(arguments: list[str], capsys: Capture) -> None:
     assert run(*arguments) == 2
+
+
+@pytest.mark.parametrize("command", [align, train_task])
+def test_the_command_line_offers_every_scope_and_reinit(command: click.Command) -> None:
+    choices = {option.name: getattr(option.type, "choices", None) for option in command.params}
+    assert (choices["scope"], choices["reinit"]) == (get_args(Scope), get_args(Reinit))
