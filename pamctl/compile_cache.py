@@ -1,6 +1,7 @@
 """Where compiled programs are kept between runs, so that a second run starts at once."""
 
 import os
+import warnings
 from pathlib import Path
 
 
@@ -22,4 +23,6 @@ def keep_compiled_programs() -> None:
         return
     import jax
 
+    # A full disk or a damaged entry costs a compilation, which is nothing that the user could mend.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
     jax.config.update("jax_compilation_cache_dir", str(folder))

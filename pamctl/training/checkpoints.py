@@ -3,22 +3,27 @@
 import errno
 import fcntl
 import hashlib
+import json
+import logging
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from orbax.checkpoint import v1 as ocp  # type: ignore[import-untyped]
 
 from pamctl.refusal import Refusal
 from pamctl.training.metrics_log import FILE_NAME
+from pamctl.whole_output import disk_faults_named, whole_file
 
 KEPT = 2
+DISK_LIMITS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 STEPS = "steps"
 
 
@@ -32,10 +37,13 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints beside an output, `<output>.checkpoints/`; made by `checkpoints_of`.
+    """The checkpoints beside an output: arrays by orbax, and a record of each that vouches for its files.
+
+    A checkpoint counts once its record is there. Files are checked before orbax reads them, because its
+    readers run in the background and tell of a damaged file in ways that cannot be caught.
 
     Args:
-        folder: where they lie.
+        folder: where they lie, `<output>.checkpoints/`.
         configuration: what decides the numbers of the run; a checkpoint of another one is refused.
         every: optimiser steps between two checkpoints.
     """
@@ -43,78 +51,97 @@ class Checkpoints:
     def __init__(self, folder: Path, configuration: Mapping[str, Any], every: int) -> None:
         self.folder, self.every = folder, every
         self._configuration = dict(configuration)
-        self._orbax = ocp.training.Checkpointer(
-            folder.absolute() / STEPS,
-            preservation_policy=ocp.training.preservation_policies.LatestN(KEPT),
-            cleanup_tmp_directories=True,
-        )
+        self._arrays, self._records = folder / STEPS / "arrays", _records(folder)
 
     def save(self, step: int, state: Any, metrics_size: int) -> None:
         """Keep the state after `step`, and let go of the checkpoints before the last two."""
+        with disk_faults_named(self.folder), _orbax_silenced():
+            try:
+                self._orbax.save_checkpointables(step, {"state": state}, overwrite=True)
+            except Exception as fault:  # tensorstore tells a full disk as a ValueError
+                for number in DISK_LIMITS:
+                    if os.strerror(number) in str(fault):
+                        raise OSError(number, os.strerror(number)) from fault
+                raise
         record = {
             "configuration": self._configuration,
             "metrics_size": metrics_size,
-            "digest": _digest(state),
+            "files": _digests(self._arrays / str(step)),
         }
-        try:
-            self._orbax.save_checkpointables(step, {"state": state}, custom_metadata=record, overwrite=True)
-        except Exception as fault:  # tensorstore tells a full disk as a ValueError
-            if os.strerror(errno.ENOSPC) not in str(fault):
-                raise
-            raise Refusal(
-                f"no space left to write a checkpoint in {self.folder}",
-                "free some disk space, then run again with --resume",
-            ) from fault
+        with whole_file(self._record(step), force=True) as draft:
+            draft.write_text(json.dumps(record), encoding="utf-8")
+        kept = {found.step for found in self._orbax.checkpoints}
+        for before in self._steps():
+            if before not in kept:
+                self._record(before).unlink()
 
     def latest(self, like: Any, warn: Callable[[str], None]) -> Checkpoint | None:
-        """Return the newest checkpoint that can be read, None where there is none.
+        """Return the newest checkpoint that is whole, None where there is none.
 
         Args:
             like: a state of the same structure, shapes and dtypes.
             warn: called with a message for each checkpoint that had to be passed over.
 
         Raises:
-            Refusal: the checkpoint was made with another configuration, or none of several can be read.
+            Refusal: the checkpoint was made with another configuration, or none of several is whole.
         """
-        steps = sorted((found.step for found in self._orbax.checkpoints), reverse=True)
+        steps = self._steps()
         for step in steps:
             try:
-                return self._load(step, like)
-            except Refusal:
-                raise
-            except Exception as fault:  # whatever a damaged file makes orbax raise
-                warn(f"{self.folder / 'steps' / str(step)} is damaged and passed over: {_first_line(fault)}")
-                self._orbax.delete(step)
+                record = self._checked_record(step)
+            except (ValueError, KeyError, OSError) as fault:
+                warn(f"checkpoint {self._arrays / str(step)} is damaged and passed over: {fault}")
+                shutil.rmtree(self._arrays / str(step), ignore_errors=True)
+                self._record(step).unlink()
+                continue
+            return Checkpoint(step, self._load(step, like), record["metrics_size"])
         if steps:
-            raise Refusal(f"no checkpoint in {self.folder} can be read", "add --force to start over")
+            raise Refusal(f"no checkpoint in {self.folder} can be read", "run again to start over")
         return None
 
     def close(self) -> None:
         """Let go of the folder's files."""
-        self._orbax.close()
+        if "_orbax" in self.__dict__:
+            # Every save was waited for; closing would only raise the fault of the last one again.
+            with _orbax_silenced(), suppress(Exception):
+                self._orbax.close()
 
-    def _load(self, step: int, like: Any) -> Checkpoint:
-        record = self._orbax.checkpointables_metadata(step).custom_metadata
-        if not isinstance(record, dict):
-            raise ValueError("its record is missing")
-        self._refuse_changes(record["configuration"])
-        abstract = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like
+    @cached_property
+    def _orbax(self) -> Any:
+        return ocp.training.Checkpointer(
+            self._arrays.absolute(),
+            preservation_policy=ocp.training.preservation_policies.LatestN(KEPT),
+            cleanup_tmp_directories=True,
         )
-        state = self._orbax.load_checkpointables(step, {"state": abstract})["state"]
-        if (self.folder / FILE_NAME).stat().st_size < record["metrics_size"]:
-            raise ValueError(f"{FILE_NAME} has lost events")
-        if _digest(state) != record["digest"]:
-            raise ValueError("its arrays are not the ones that were saved")
-        return Checkpoint(step, state, record["metrics_size"])
 
-    def _refuse_changes(self, before: Mapping[str, Any]) -> None:
-        changes = differences(before, self._configuration)
+    def _steps(self) -> list[int]:
+        return sorted((int(record.stem) for record in self._records.glob("*.json")), reverse=True)
+
+    def _record(self, step: int) -> Path:
+        return self._records / f"{step}.json"
+
+    def _checked_record(self, step: int) -> dict[str, Any]:
+        """The record of a checkpoint whose files are as they were written; ValueError tells which is not."""
+        record: dict[str, Any] = json.loads(self._record(step).read_text(encoding="utf-8"))
+        changes = differences(record["configuration"], self._configuration)
         if changes:
             raise Refusal(
                 f"{self.folder} was made with another configuration: {'; '.join(changes)}",
                 "give the same options and inputs to go on, or --force to start over",
             )
+        found = _digests(self._arrays / str(step))
+        for name, digest in record["files"].items():
+            if found.get(name) != digest:
+                raise ValueError(f"{name} is {'not what was written' if name in found else 'missing'}")
+        if (self.folder / FILE_NAME).stat().st_size < record["metrics_size"]:
+            raise ValueError(f"{FILE_NAME} has lost events")
+        return record
+
+    def _load(self, step: int, like: Any) -> Any:
+        abstract = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like
+        )
+        return self._orbax.load_checkpointables(step, {"state": abstract})["state"]
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -134,8 +161,7 @@ def folder_of(out: Path) -> Path:
 
 def has_checkpoints(out: Path) -> bool:
     """Whether an unfinished run left checkpoints for this output."""
-    steps = folder_of(out) / STEPS
-    return steps.is_dir() and any(child.name.isdigit() for child in steps.iterdir())
+    return any(_records(folder_of(out)).glob("*.json"))
 
 
 @contextmanager
@@ -174,14 +200,28 @@ def _locked(folder: Path) -> int | None:
         os.close(handle)
 
 
-def _digest(state: Any) -> str:
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(state):
-        array = np.asarray(leaf)
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+@contextmanager
+def _orbax_silenced() -> Iterator[None]:
+    """Keep orbax's log and threads from printing tracebacks of a fault that is raised as well."""
+    level, hook = logging.root.manager.disable, threading.excepthook
+    logging.disable(logging.CRITICAL)
+    threading.excepthook = lambda fault: None
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
+        logging.disable(level)
 
 
-def _first_line(fault: Exception) -> str:
-    return (str(fault).splitlines() or [type(fault).__name__])[0][:200]
+def _records(folder: Path) -> Path:
+    return folder / STEPS / "records"
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a folder, by path."""
+    digests = {}
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            with file.open("rb") as opened:
+                digests[str(file.relative_to(folder))] = hashlib.file_digest(opened, "sha256").hexdigest()
+    return digests

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pamctl.whole_output import disk_faults_named
+
 FILE_NAME = "metrics.jsonl"
 
 
@@ -13,31 +15,33 @@ class MetricsLog:
     """Events in order, kept in memory and, where a file is given, appended to it for `tail -f`.
 
     Args:
-        file: where events are appended as they come; None keeps them in memory only.
+        file: where events are appended at each `flush`; None keeps them in memory only.
         size: how many bytes of the file a checkpoint vouches for; what lies behind them is dropped.
     """
 
     def __init__(self, file: Path | None = None, size: int = 0) -> None:
-        self._text = bytearray()
-        self._handle = None
+        self._text, self._file, self._handle = bytearray(), file, None
+        self._written = size
         if file is None:
             return
-        self._handle = file.open("ab+")
+        # Unbuffered, so that closing it after a fault writes nothing and so cannot fail once more.
+        self._handle = file.open("ab+", buffering=0)
         self._handle.seek(0)
         self._text += self._handle.read(size)
         self._handle.truncate(size)
 
     def event(self, name: str, fields: Mapping[str, Any]) -> None:
         """Append one event."""
-        line = json.dumps({"event": name, **fields}, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-        self._text += line
-        if self._handle is not None:
-            self._handle.write(line)
+        line = json.dumps({"event": name, **fields}, ensure_ascii=False, allow_nan=False)
+        self._text += line.encode() + b"\n"
 
     def flush(self) -> None:
         """Hand the events so far to the file."""
-        if self._handle is not None:
-            self._handle.flush()
+        if self._handle is None or self._file is None:
+            return
+        with disk_faults_named(self._file):
+            while self._written < len(self._text):
+                self._written += self._handle.write(self._text[self._written :])
 
     def synced(self) -> int:
         """Force the events so far to disk and return how many bytes they are."""

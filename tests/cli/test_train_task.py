@@ -73,9 +73,9 @@ def started(inputs: Path, environment: dict[str, str]) -> Callable[..., subproce
 
 
 def wait_for_checkpoint(out: Path, step: int) -> None:
-    folder = out.with_name(out.name + ".checkpoints") / "steps"
+    folder = out.with_name(out.name + ".checkpoints") / "steps" / "records"
     until = time.monotonic() + 120
-    while not any((folder / str(later)).exists() for later in range(step, STEPS)):
+    while not any((folder / f"{later}.json").exists() for later in range(step, STEPS)):
         assert time.monotonic() < until, "no checkpoint came"
         time.sleep(0.01)
 

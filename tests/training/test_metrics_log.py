@@ -14,9 +14,11 @@ def test_what_lies_behind_the_checkpoint_is_dropped(tmp_path: Path) -> None:
     log.event("step", {"step": 1})
     size = log.synced()
     log.event("step", {"step": 2})
+    log.flush()
     log.close()
     again = MetricsLog(file, size)
     again.event("step", {"step": 3})
+    again.flush()
     again.close()
     assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 3]
 
