@@ -1,5 +1,6 @@
 """The `pamctl` command group."""
 
+import signal
 import sys
 
 import click
@@ -41,4 +42,6 @@ for command in (train_task, align, merge, eval_, report, inspect, tasks, demo):
 
 def run() -> None:
     """Entry point of the `pamctl` program."""
+    # Ended as by an error, so that a half-written output is taken away; training saves a checkpoint instead.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(exit_code_of(lambda: pamctl(standalone_mode=False)))

@@ -1,0 +1,94 @@
+"""The `pamctl` program for tests that start it often: imported once, then forked for each command line.
+
+Each command is a process of its own with its own streams, folder, limits and exit code; only the seconds
+that importing jax takes are shared. Run as a script this file is the process that forks.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command line ended; a negative code is the signal that ended it."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class WarmPamctl:
+    """Runs command lines of `pamctl`; `scratch` takes their streams."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch, self._started = scratch, 0
+        self._forker = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def start(self, *arguments: str, cwd: Path, file_size: int | None = None) -> int:
+        """Start a command and return its process id; no file it writes may grow beyond `file_size` bytes."""
+        self._started += 1
+        streams = str(self._scratch / str(self._started))
+        pid = self._ask(arguments=arguments, cwd=str(cwd), streams=streams, file_size=file_size)
+        (self._scratch / str(pid)).symlink_to(streams)
+        return pid
+
+    def wait(self, pid: int) -> Done:
+        """Wait until a started command has ended."""
+        code, streams = self._ask(wait=pid), (self._scratch / str(pid)).readlink()
+        (self._scratch / str(pid)).unlink()
+        return Done(code, *(Path(f"{streams}.{name}").read_text() for name in ("stdout", "stderr")))
+
+    def __call__(self, *arguments: str, cwd: Path, file_size: int | None = None) -> Done:
+        """Run a command to its end."""
+        return self.wait(self.start(*arguments, cwd=cwd, file_size=file_size))
+
+    def close(self) -> None:
+        """End the forking process."""
+        self._forker.communicate()
+
+    def _ask(self, **request: Any) -> int:
+        assert self._forker.stdin
+        assert self._forker.stdout
+        self._forker.stdin.write(json.dumps(request) + "\n")
+        self._forker.stdin.flush()
+        return int(self._forker.stdout.readline())
+
+
+def _serve() -> None:
+    import pamctl.evaluation.score
+    import pamctl.training.task_run  # noqa: F401
+
+    for line in sys.stdin:
+        request = json.loads(line)
+        if pid := request.get("wait"):
+            answer = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        elif (answer := os.fork()) == 0:
+            _become(**request)
+        print(answer, flush=True)
+
+
+def _become(arguments: list[str], cwd: str, streams: str, file_size: int | None) -> None:
+    from pamctl.cli.main import run
+
+    opened = [os.open(os.devnull, os.O_RDONLY)]
+    opened += [os.open(f"{streams}.{name}", os.O_WRONLY | os.O_CREAT, 0o600) for name in ("stdout", "stderr")]
+    for number, file in enumerate(opened):
+        os.dup2(file, number)
+        os.close(file)
+    os.chdir(cwd)
+    if file_size is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    sys.argv = ["pamctl", *arguments]
+    run()
+
+
+if __name__ == "__main__":
+    _serve()
