@@ -8,7 +8,8 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,9 +57,11 @@ class Checkpoints:
     def save(self, step: int, state: Any, metrics_size: int) -> None:
         """Keep the state after `step`, and let go of the checkpoints before the last two."""
         with disk_faults_named(self.folder), _orbax_silenced():
+            others = set(threading.enumerate())
             try:
                 self._orbax.save_checkpointables(step, {"state": state}, overwrite=True)
             except Exception as fault:  # tensorstore tells a full disk as a ValueError
+                _wait_for(set(threading.enumerate()) - others)
                 for number in DISK_LIMITS:
                     if os.strerror(number) in str(fault):
                         raise OSError(number, os.strerror(number)) from fault
@@ -211,6 +214,13 @@ def _orbax_silenced() -> Iterator[None]:
     finally:
         threading.excepthook = hook
         logging.disable(level)
+
+
+def _wait_for(threads: Iterable[threading.Thread], seconds: float = 2.0) -> None:
+    """Let the threads that a failed save left behind end, before the folder they write to is removed."""
+    until = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
 
 
 def _records(folder: Path) -> Path:
