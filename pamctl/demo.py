@@ -103,7 +103,8 @@ class _Run:
         tasks = embedded_tasks()
         self._bench = Workbench(base, {name: tasks[name] for name in names}, self._trained_to)
         self._results = out / RESULTS
-        known: list[Result] = read_results([self._results])[0] if self._results.exists() else []
+        written = self._results.exists() and self._results.stat().st_size > 0
+        known: list[Result] = read_results([self._results])[0] if written else []
         self._known = {(result.adapter, result.task): result for result in known}
         self._done, self._what = 0, ""
         self._total = _work(names, settings)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     help="Start from the --global adapter (as global or as the one of the task before) or from fresh LoRA.",
 )
 @click.option("--rank", type=int, help="Rank of a first adapter.")
-@click.option("--alpha", type=float, help="The update is scaled by alpha / rank.")
+@click.option("--alpha", type=float, help="A first adapter's update is scaled by alpha / rank.")
 @click.option("--targets", metavar="REGEX", help="Modules of a first adapter, matched in full.")
 @click.option("--lr", "learning_rate", type=float, help="Peak of warm-up and cosine.")
 @click.option("--batch-size", type=int, metavar="N", help="Examples a step.")
@@ -87,7 +87,7 @@ def train_task(
       pamctl train-task tiny-scienceqa -o first
       pamctl train-task tiny-textvqa --global first -o second
       pamctl train-task tiny-textvqa --global first -o second --resume
-      pamctl train-task photos.jsonl --base google/paligemma-3b-pt-224 --epochs 5 -o photos --dry-run
+      pamctl train-task my-task.jsonl --global first --epochs 5 -o mine --dry-run
     """
     from pamctl.cli.output import print_json, print_result, say, warn
     from pamctl.compile_cache import keep_compiled_programs
@@ -97,6 +97,7 @@ def train_task(
     inputs: dict[str, Any] = {
         "base": base,
         "global_adapter": global_adapter,
+        "checkpoint_every": checkpoint_every,
         "resume": resume,
         "force": force,
     }
@@ -113,7 +114,6 @@ def train_task(
         written = train_task(
             task,
             output,
-            checkpoint_every=checkpoint_every,
             on_step=bar.show,
             report=say,
             warn=warn,

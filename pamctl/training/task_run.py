@@ -75,6 +75,7 @@ def plan_task(
     *,
     base: str | None = None,
     global_adapter: str | Path | None = None,
+    checkpoint_every: int = CHECKPOINT_EVERY,
     resume: bool = False,
     force: bool = False,
     **settings: Unpack[Settings],
@@ -84,7 +85,7 @@ def plan_task(
     Arguments and errors are those of `train_task`.
     """
     out = Path(out)
-    _refuse_early(out, settings, has_global=global_adapter is not None, resume=resume, force=force)
+    _refuse_early(out, settings, checkpoint_every, global_adapter is not None, resume=resume, force=force)
     prepared = _prepare(task, base, global_adapter, settings)
     run = prepared.run
     return Plan(
@@ -135,9 +136,7 @@ def train_task(
         Preempted: stopped by SIGTERM, with a checkpoint saved.
     """
     out = Path(out)
-    if checkpoint_every < 1:
-        raise UsageRefusal(f"--checkpoint-every is {checkpoint_every}", "give a number 1 or more")
-    _refuse_early(out, settings, has_global=global_adapter is not None, resume=resume, force=force)
+    _refuse_early(out, settings, checkpoint_every, global_adapter is not None, resume=resume, force=force)
     with StopRequest() as stop, locked_folder_of(out) as folder:
         if force:
             shutil.rmtree(folder / STEPS, ignore_errors=True)
@@ -191,8 +190,12 @@ def _prepare(
     return prepare(open_task(task), model, reference, settings)
 
 
-def _refuse_early(out: Path, settings: Settings, *, has_global: bool, resume: bool, force: bool) -> None:
+def _refuse_early(
+    out: Path, settings: Settings, checkpoint_every: int, has_global: bool, *, resume: bool, force: bool
+) -> None:
     """Refuse what can be known before anything large is read."""
+    if checkpoint_every < 1:
+        raise UsageRefusal(f"--checkpoint-every is {checkpoint_every}", "give a number 1 or more")
     check_settings(settings)
     resolve_method(settings, has_global=has_global)
     if resume and force:

@@ -71,7 +71,7 @@ def test_examples_run(name: str, workplace: Path) -> None:
         line = re.sub(r"(-o|--results|--predictions|--save) (\S+)", rf"\1 {own}/\2", line)
         line = re.sub(r"^pamctl report \S+", "pamctl report results.jsonl", line)
         (workplace / own).mkdir(exist_ok=True)
-        if name == "pamctl train-task" and "--steps" not in line:
+        if name == "pamctl train-task" and "--epochs" not in line:
             line += " --steps 2"
         shell(line, workplace)
 

@@ -23,6 +23,13 @@ WEIGHTS = "adapter_model.safetensors"
 STEPS, FLAGS = 30, ["--batch-size", "4", "--lr", "0.02"]
 
 
+# A shell starts what it puts in the background with SIGINT ignored, and children inherit that.
+PAMCTL = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "from pamctl.cli.main import run; run()"
+)
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
@@ -57,8 +64,8 @@ def started(inputs: Path, environment: dict[str, str]) -> Callable[..., subproce
     def start(out: Path, *flags: str) -> subprocess.Popen[str]:
         command = [
             sys.executable,
-            "-m",
-            "pamctl",
+            "-c",
+            PAMCTL,
             "train-task",
             str(inputs / "colours.jsonl"),
             "-o",
