@@ -1,5 +1,6 @@
 """README is true: every command in it runs, and CI runs the one that tests."""
 
+import json
 import re
 import subprocess
 import sys
@@ -23,11 +24,39 @@ def run(script: str, folder: Path) -> str:
     return done.stdout
 
 
-def test_the_first_command_is_the_demo(tmp_path: Path) -> None:
-    install, demo = INSTALL_AND_RUN.strip().split(" && ")
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What README's first command leaves, after the installation that the tests run in."""
+    install, command = INSTALL_AND_RUN.strip().split(" && ")
     assert install == "pip install ."
-    run(demo, tmp_path)
-    assert (tmp_path / "pamctl-demo" / "results.jsonl").is_file()
+    folder = tmp_path_factory.mktemp("first-command")
+    run(command, folder)
+    return folder / "pamctl-demo"
+
+
+def test_the_demo_shows_that_merging_forgets_far_less_than_fine_tuning(demo: Path) -> None:
+    (comparison,) = json.loads((demo / "report" / "metrics.json").read_text())["comparisons"]
+    mean = {
+        system["system"]: {name: spread["mean"] for name, spread in system["metrics"].items()}
+        for system in comparison["systems"]
+    }
+    for merging in ("average", "pam"):
+        assert mean[merging]["BWT"] > mean["finetune"]["BWT"] + 10
+        assert mean[merging]["ACC"] > mean["finetune"]["ACC"]
+    for metrics in mean.values():
+        assert metrics["BWT"] * 5 / 6 == pytest.approx(metrics["ACC"] - metrics["A_m"], abs=1e-9)
+
+
+def test_the_demo_shows_that_alignment_lowers_conflict(demo: Path) -> None:
+    differ = {
+        method: [
+            json.loads(file.read_text())["conflicts"]["overall"]["differ_percent"]
+            for file in sorted((demo / method).glob("*/trained/pamctl.json"))
+        ]
+        for method in ("average", "pam")
+    }
+    assert len(differ["pam"]) == len(differ["average"]) == 5
+    assert sum(differ["pam"]) < sum(differ["average"])
 
 
 def test_ci_runs_the_second_command_as_it_stands() -> None:
