@@ -1,14 +1,22 @@
 """Output that is complete or absent: written beside its place, flushed to disk, then renamed."""
 
 import errno
+import fcntl
+import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pamctl.refusal import Refusal
+
+_DRAFT = ".partial"
+_SECONDS_TO_LOCK = 10
+"""More than passes between making a draft and locking it."""
 
 
 def refuse_existing(path: Path, *, force: bool = False) -> None:
@@ -25,40 +33,77 @@ def refuse_existing(path: Path, *, force: bool = False) -> None:
 @contextmanager
 def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield an empty folder that becomes `path` when the block ends well and vanishes otherwise."""
-    refuse_existing(path, force=force)
-    with disk_faults_named(path):
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.absolute().parent))
-        try:
-            yield draft
-            for file in sorted(draft.rglob("*")):
-                _flush(file)
-            _flush(draft)
-            draft.chmod(0o777 & ~_umask())
-            _replace(draft, path)
-            _flush(path.absolute().parent)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+    with _draft_of(path, tempfile.mkdtemp, force=force) as draft:
+        yield draft
+        for file in sorted(draft.rglob("*")):
+            _flush(file)
+        _flush(draft)
+        draft.chmod(0o777 & ~_umask())
+        _replace(draft, path)
 
 
 @contextmanager
 def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a path to write to that becomes `path` when the block ends well and vanishes otherwise."""
+    with _draft_of(path, _empty_file, force=force) as draft:
+        yield draft
+        draft.chmod(0o666 & ~_umask())
+        _flush(draft)
+        draft.replace(path)
+
+
+@contextmanager
+def _draft_of(path: Path, make: Callable[..., str], *, force: bool) -> Iterator[Path]:
+    """Yield what `make` made beside `path`, locked while it is written; take it away if it is still there."""
     refuse_existing(path, force=force)
+    parent, prefix = path.absolute().parent, f".{path.name}."
     with disk_faults_named(path):
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        parent = path.absolute().parent
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=parent)
-        os.close(handle)
-        draft = Path(name)
+        parent.mkdir(parents=True, exist_ok=True)
+        for old in parent.glob(f"{glob.escape(prefix)}*{_DRAFT}"):
+            _remove_if_abandoned(old)
+        draft = Path(make(prefix=prefix, suffix=_DRAFT, dir=parent))
+        handle = os.open(draft, os.O_RDONLY)
         try:
+            _locked(handle)
             yield draft
-            draft.chmod(0o666 & ~_umask())
-            _flush(draft)
-            draft.replace(path)
-            _flush(path.absolute().parent)
+            _flush(parent)
         finally:
-            draft.unlink(missing_ok=True)
+            os.close(handle)
+            _remove(draft)
+
+
+def _empty_file(**place: Any) -> str:
+    handle, name = tempfile.mkstemp(**place)
+    os.close(handle)
+    return name
+
+
+def _remove_if_abandoned(draft: Path) -> None:
+    """Remove what a killed process left: nobody holds it, and it is too old to be just about to be held."""
+    try:
+        handle = os.open(draft, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        if time.time() - os.fstat(handle).st_mtime > _SECONDS_TO_LOCK and _locked(handle):
+            _remove(draft)
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held by its writer, or a file system without locks
+        return False
+    return True
+
+
+def _remove(draft: Path) -> None:
+    if draft.is_dir():
+        shutil.rmtree(draft, ignore_errors=True)
+    else:
+        draft.unlink(missing_ok=True)
 
 
 def _replace(draft: Path, path: Path) -> None:

@@ -6,10 +6,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from pamctl import whole_output
 from pamctl.refusal import Refusal
 from pamctl.whole_output import refuse_existing, whole_file, whole_folder
 
@@ -86,25 +89,33 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o750
 
 
-def test_kill_leaves_no_output_under_its_name(tmp_path: Path) -> None:
-    script = textwrap.dedent(
-        """
-        import sys, time
-        from pathlib import Path
-        from pamctl.whole_output import whole_folder
-        with whole_folder(Path(sys.argv[1])) as draft:
-            (draft / "half").write_text("half")
-            print("writing", flush=True)
-            time.sleep(60)
-        """
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path / "out")], stdout=subprocess.PIPE
-    ) as writer:
+SLOW_WRITER = textwrap.dedent(
+    """
+    import sys, time
+    from pathlib import Path
+    from pamctl import whole_output
+    with getattr(whole_output, sys.argv[1])(Path(sys.argv[2])) as draft:
+        (draft / "half" if draft.is_dir() else draft).write_text("half")
+        print("writing", flush=True)
+        time.sleep(60)
+    """
+)
+
+
+@pytest.mark.parametrize("output", [whole_folder, whole_file])
+def test_what_a_killed_writer_left_is_taken_away_and_what_is_being_written_is_not(
+    tmp_path: Path, output: Callable[..., AbstractContextManager[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole_output, "_SECONDS_TO_LOCK", -1)
+    command = [sys.executable, "-c", SLOW_WRITER, output.__name__, str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         writer.stdout.readline()
+        with pytest.raises(ZeroDivisionError), output(tmp_path / "out"):
+            raise ZeroDivisionError
+        assert len(names(tmp_path)) == 1, "the draft under way is still there"
         writer.send_signal(signal.SIGKILL)
     assert not (tmp_path / "out").exists()
-    with whole_folder(tmp_path / "out") as draft:
-        (draft / "whole").write_text("whole")
-    assert names(tmp_path / "out") == ["whole"]
+    with pytest.raises(ZeroDivisionError), output(tmp_path / "out"):
+        raise ZeroDivisionError
+    assert names(tmp_path) == []
