@@ -78,6 +78,24 @@ def test_every_other_command_runs_in_order(home: Path) -> None:
     assert (home / "mine" / "answers.jsonl").read_text().count("\n") == 2
 
 
+def test_the_tables_say_what_the_recorded_results_say(home: Path) -> None:
+    (comparison,) = json.loads((home / "embedded-report" / "metrics.json").read_text())["comparisons"]
+    rows = 0
+    for system in comparison["systems"]:
+        cells = (f"{spread['mean']:.1f} ± {spread['std']:.1f}" for spread in system["metrics"].values())
+        rows += f" | {' | '.join(cells)} |" in README
+    assert rows == len(comparison["systems"]) == 4
+    for pair in comparison["paired"]:
+        systems = (pair["first"], pair["second"])
+        if "average" in systems and pair["metric"] in ("ACC", "BWT", "A_m"):
+            sign = 1 if pair["first"] == "average" else -1
+            ahead = sum(sign * one["difference"] > 0 for one in pair["differences"])
+            assert f"{sign * pair['mean']:+.1f} ± {pair['std']:.1f}" in README
+            assert f"{ahead} of {pair['n']}" in README
+    zero_shot = comparison["zero_shot"].values()
+    assert f"| zero-shot | {sum(zero_shot) / len(zero_shot):.1f} |" in README
+
+
 def test_the_python_runs(home: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=home, check=True)
