@@ -108,7 +108,7 @@ def train_task(
         if as_json:
             print_json("train-task-plan", plan.to_json())
         else:
-            print_result("\n".join(_lines(plan)))
+            say("\n".join(_lines(plan)))
         return
     with _Bar(f"Training {task}") as bar:
         written = train_task(

@@ -170,10 +170,10 @@ def test_a_wrong_option_exits_2_before_anything_is_read(tmp_path: Path, flags: l
 
 def test_a_dry_run_shows_the_plan_and_writes_nothing(inputs: Path, tmp_path: Path) -> None:
     given = [str(inputs / "colours.jsonl"), "-o", str(tmp_path / "out"), "--base", str(inputs / "base")]
-    code, stdout, _ = invoked(*given, "--dry-run", "--steps", "5", *FLAGS)
-    assert code == 0
-    assert "252 weights to train" in stdout
-    assert "learning_rate    0.02" in stdout
+    code, stdout, stderr = invoked(*given, "--dry-run", "--steps", "5", *FLAGS)
+    assert (code, stdout) == (0, "")
+    assert "252 weights to train" in stderr
+    assert "learning_rate    0.02" in stderr
     code, stdout, _ = invoked(*given, "--dry-run", "--steps", "5", *FLAGS, "--json")
     plan = json.loads(stdout)
     assert plan["schema"] == "pamctl.train-task-plan/1"
