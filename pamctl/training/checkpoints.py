@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import jax
@@ -56,7 +58,7 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, metrics_size: int) -> None:
         """Keep the state after `step`, and let go of the checkpoints before the last two."""
-        with disk_faults_named(self.folder), _orbax_silenced():
+        with _interrupt_deferred(), disk_faults_named(self.folder), _orbax_silenced():
             others = set(threading.enumerate())
             try:
                 self._orbax.save_checkpointables(step, {"state": state}, overwrite=True)
@@ -201,6 +203,23 @@ def _locked(folder: Path) -> int | None:
             if os.path.samestat(os.fstat(handle), os.stat(folder / "lock")):
                 return handle
         os.close(handle)
+
+
+@contextmanager
+def _interrupt_deferred() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block: interrupted half-way, orbax's threads never end."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    pressed: list[FrameType | None] = []
+    signal.signal(signal.SIGINT, lambda _, frame: pressed.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        before(signal.SIGINT, pressed[0])
 
 
 @contextmanager
