@@ -20,7 +20,7 @@ from pamctl.adapters.compatibility import (
     refuse_different_modules,
     share_a_start,
 )
-from pamctl.adapters.provenance import Parent, Provenance
+from pamctl.adapters.provenance import Provenance
 from pamctl.refusal import Refusal, UsageRefusal
 
 Scope = Literal["tensor", "module", "factor", "global"]
@@ -167,7 +167,7 @@ def align(
         task, reference = adapter.modules[module].folded(), to.modules[module].folded()
         a, _ = realign(task.a, reference.a, taus[module][0], reinit)
         b, _ = realign(task.b, reference.b, taus[module][1], reinit)
-        return LoraFactors(a, b)
+        return LoraFactors(a, b, layer=task.layer)
 
     parameters = {"to": to.fingerprint, "top_p": float(top_p), "scope": scope, "reinit": reinit}
     provenance = _provenance(adapter, to, parameters, report)
@@ -184,7 +184,7 @@ def _provenance(
         kind="aligned",
         stage=known.stage if known else "trained",
         tasks=known.tasks if known else (),
-        parents=tuple(Parent(parent.fingerprint) for parent in parents),
+        parents=tuple(parent.as_parent() for parent in parents),
         base=adapter.base if adapter.base_fingerprint else to.base or adapter.base,
         method="align",
         parameters=parameters,

@@ -1,16 +1,37 @@
 """What an adapter is: for each adapted module the two LoRA factors and their scale, read when asked for."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pamctl.adapters.provenance import BaseModel, Provenance, public_name
+from pamctl.adapters.provenance import BaseModel, Parent, Provenance, public_name
+from pamctl.refusal import Refusal
 
 Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What kind of layer a module is: it decides how a format lays out the factors, not what they compute.
+
+    Args:
+        kind: for `conv` the columns of `a` are (channels, *kernel) in row-major order; for `embedding` they
+            are the vocabulary, and the delta of the table is the transpose of scale · b @ a.
+        kernel: the lengths of a convolution's kernel, one to three of them.
+    """
+
+    kind: Literal["linear", "conv", "embedding"] = "linear"
+    kernel: tuple[int, ...] = ()
+
+
+LINEAR = Layer()
+EMBEDDING = Layer("embedding")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +47,7 @@ class LoraFactors:
     a: Float32
     b: Float32
     scale: float = 1.0
+    layer: Layer = LINEAR
 
     def __post_init__(self) -> None:
         if self.a.ndim != 2 or self.b.ndim != 2 or self.a.shape[0] != self.b.shape[1]:
@@ -39,21 +61,22 @@ class LoraFactors:
 
     @property
     def shape(self) -> "ModuleShape":
-        return ModuleShape(rank=self.rank, inputs=self.a.shape[1], outputs=self.b.shape[0], dtype="F32")
+        return ModuleShape(self.rank, self.a.shape[1], self.b.shape[0], "F32", self.layer)
 
     def folded(self) -> "LoraFactors":
         """The same delta with the scale multiplied into `b`: what pamctl compares and writes."""
-        return self if self.scale == 1.0 else LoraFactors(self.a, self.b * np.float32(self.scale))
+        return self if self.scale == 1.0 else replace(self, b=self.b * np.float32(self.scale), scale=1.0)
 
 
 @dataclass(frozen=True)
 class ModuleShape:
-    """What is known of a module without reading its numbers; `dtype` is the one at rest (F32, F16, BF16)."""
+    """What is known of a module without reading its numbers; `dtype` is the one at rest, as F32 or BF16."""
 
     rank: int
     inputs: int
     outputs: int
     dtype: str
+    layer: Layer = LINEAR
 
     @property
     def parameters(self) -> int:
@@ -79,6 +102,46 @@ class ComputedModules(Mapping[str, LoraFactors]):
         return len(self.shapes)
 
 
+ExtraRole = Literal["module", "embedding", "bias", "lora_bias"]
+
+
+@dataclass(frozen=True, eq=False)
+class Extra:
+    """A tensor of an adapter that is no delta. It passes through unchanged, in the dtype it has at rest.
+
+    Args:
+        role: `module`, the full weight of a module in place of the base's; `embedding`, the same of a resized
+            embedding, for which the base has to be resized; `bias`, a bias of the base as trained;
+            `lora_bias`, which is added to a module's output and has the scale folded in.
+        read: gives the tensor, in its dtype.
+    """
+
+    role: ExtraRole
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an opened adapter was found and how it was written there.
+
+    Args:
+        format: `peft`, `kohya`, `diffusers`, `mlx` or `orbax`.
+        path: the file that holds its tensors, or the folder of an orbax checkpoint.
+        repository: the Hub repository it was fetched from, with its commit.
+        settings: what stood beside the weights, as `adapter_config.json` or the file's metadata holds it.
+        notes: what the user should know before trusting it.
+    """
+
+    format: str
+    path: Path
+    repository: str | None = None
+    commit: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
 class Adapter:
     """A LoRA checkpoint: adapted modules by canonical id, in sorted order, and where they come from.
 
@@ -87,6 +150,8 @@ class Adapter:
         provenance: how pamctl made it; None for an adapter from elsewhere.
         base_model: the base it adapts, by name or path, as far as known.
         name: how messages call it: the reference it was opened by.
+        extras: canonical tensor id, as `lm_head.weight` -> a tensor that is no delta.
+        origin: where it was found; None for one that was computed.
     """
 
     def __init__(
@@ -95,6 +160,8 @@ class Adapter:
         provenance: Provenance | None = None,
         base_model: str | None = None,
         name: str = "adapter",
+        extras: Mapping[str, Extra] | None = None,
+        origin: Origin | None = None,
     ) -> None:
         given = modules.shapes if isinstance(modules, ComputedModules) else _shapes(modules)
         self.shapes: dict[str, ModuleShape] = {module: given[module] for module in sorted(given)}
@@ -103,6 +170,8 @@ class Adapter:
         recorded = provenance.base.name if provenance and provenance.base else None
         self.base_model = base_model or recorded
         self.name = name
+        self.extras: dict[str, Extra] = dict(sorted((extras or {}).items()))
+        self.origin = origin
 
     @property
     def rank(self) -> int:
@@ -115,6 +184,11 @@ class Adapter:
         return sum(shape.parameters for shape in self.shapes.values())
 
     @property
+    def dtype(self) -> str:
+        """The narrowest of F32, F16 and BF16 that holds every factor as it is at rest."""
+        return widest(shape.dtype for shape in self.shapes.values())
+
+    @property
     def base(self) -> BaseModel | None:
         """The base model as it may be recorded, by public name."""
         if self.provenance and self.provenance.base:
@@ -125,20 +199,63 @@ class Adapter:
     def base_fingerprint(self) -> str | None:
         return self.base.fingerprint if self.base else None
 
+    def as_parent(self) -> Parent:
+        """This adapter as the record of one made from it names it."""
+        if self.origin is None:
+            return Parent(self.fingerprint)
+        return Parent(self.fingerprint, self.origin.repository, self.origin.commit)
+
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of what the adapter does: ids, shapes and float32 factors, the scale folded into b.
+        """SHA-256 of what the adapter does: ids, shapes, float32 factors with the scale in b, and extras.
 
-        The dtype, order, spelling and zero padding of the rank on disk do not enter it, so an adapter keeps
-        its fingerprint when pamctl writes it. The first call reads every module.
+        The dtype, order, spelling, format and zero padding of the rank on disk do not enter it, so an adapter
+        keeps its fingerprint when pamctl writes it as float32. The first call reads every module.
+
+        Raises:
+            Refusal: `pamctl.json` records another fingerprint.
         """
-        digest = hashlib.sha256()
-        for module, factors in self.modules.items():
-            a, b = _without_padding(factors.folded())
-            digest.update(f"{module}\0{a.shape[0]}\0{a.shape[1]}\0{b.shape[0]}\0".encode())
-            digest.update(np.ascontiguousarray(a, dtype="<f4").data)
-            digest.update(np.ascontiguousarray(b, dtype="<f4").data)
-        return digest.hexdigest()
+        digests = {module: module_digest(factors) for module, factors in self.modules.items()}
+        found = combined_digest(digests, self.extras)
+        recorded = self.provenance.fingerprint if self.provenance else None
+        if recorded not in (None, found):
+            raise Refusal(
+                f"{self.name}: its weights are not those that its record describes "
+                f"(fingerprint {found[:12]}, recorded {recorded[:12] if recorded else ''})",
+                "fetch or write it again; if the weights were changed on purpose, remove pamctl.json",
+            )
+        return found
+
+
+def widest(dtypes: Iterable[str]) -> str:
+    """The narrowest dtype that pamctl writes and that holds numbers of all of these."""
+    found = {"F16" if dtype.startswith("F8") else dtype for dtype in dtypes}
+    return found.pop() if found in ({"F16"}, {"BF16"}) else "F32"
+
+
+def module_digest(factors: LoraFactors) -> bytes:
+    """SHA-256 of one module's factors as float32, the scale folded in, less padding."""
+    a, b = _without_padding(factors.folded())
+    digest = hashlib.sha256(
+        f"{a.shape[0]} {a.shape[1]} {b.shape[0]} {factors.layer.kind} {factors.layer.kernel}\n".encode()
+    )
+    digest.update(np.ascontiguousarray(a, dtype="<f4").data)
+    digest.update(np.ascontiguousarray(b, dtype="<f4").data)
+    return digest.digest()
+
+
+def combined_digest(modules: Mapping[str, bytes], extras: Mapping[str, Extra]) -> str:
+    """The fingerprint of an adapter whose modules have these digests."""
+    whole = hashlib.sha256()
+    for module in sorted(modules):
+        whole.update(f"{module}\0".encode())
+        whole.update(modules[module])
+    for name, extra in sorted(extras.items()):
+        whole.update(f"{name}\0{extra.role} {extra.dtype} {extra.shape}\n".encode())
+        whole.update(
+            hashlib.sha256(np.ascontiguousarray(extra.read()).reshape(-1).view(np.uint8).data).digest()
+        )
+    return whole.hexdigest()
 
 
 def _shapes(modules: Mapping[str, LoraFactors]) -> dict[str, ModuleShape]:

@@ -1,6 +1,7 @@
 """Every spelling of a module path and the one id it stands for."""
 
 import re
+from collections.abc import Iterable
 
 # transformers < 4.52: language_model.model.layers, vision_tower.vision_model; 4.52 to 4.57: under `model.`,
 # the inner `.model.` gone; 5.x: `vision_model.` gone too.
@@ -10,6 +11,9 @@ _TOWERS = (
     (re.compile(r"model\.multi_modal_projector\b"), "multi_modal_projector"),
     (re.compile(r"(?:model\.)?language_model\.lm_head$"), "lm_head"),
 )
+SPELLINGS = ("4.51", "4.57", "5")
+"""Releases of transformers by how they spell a module: up to 4.51, 4.52 to 4.57, and 5."""
+
 _SIGLIP = ("vision_tower.encoder.layers.", "vision_tower.head.")
 
 
@@ -25,7 +29,16 @@ def canonical_id(path: str) -> str:
     return path
 
 
-def written_path(module: str) -> str:
+def canonical_ids(paths: Iterable[str], base_model: str | None = None) -> dict[str, str]:
+    """The id of each of an adapter's paths, read together: some spellings are told by their company.
+
+    Args:
+        base_model: the name of the base, where it is known.
+    """
+    return {path: canonical_id(path) for path in paths}
+
+
+def written_path(module: str, spelling: str = "4.57") -> str:
     """The path of a canonical id in the transformers 4.57 spelling, which every release of peft restores."""
     if module.startswith(_SIGLIP):
         return "model.vision_tower.vision_model." + module.removeprefix("vision_tower.")
@@ -34,7 +47,7 @@ def written_path(module: str) -> str:
     return module
 
 
-def target_name(module: str) -> str:
+def target_name(module: str, spelling: str = "4.57") -> str:
     """The end of the module's path that every spelling shares, as peft's `target_modules` is matched."""
     return module.removeprefix("vision_tower.") if module.startswith(_SIGLIP) else module
 

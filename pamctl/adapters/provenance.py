@@ -10,6 +10,7 @@ from pamctl import __version__
 from pamctl.refusal import Refusal
 
 FILE_NAME = "pamctl.json"
+METADATA_NAME = "pamctl"
 SCHEMA = "pamctl.adapter/1"
 
 Kind = Literal["trained", "aligned", "merged", "converted"]
@@ -18,10 +19,16 @@ Stage = Literal["base", "trained", "merged"]
 
 @dataclass(frozen=True)
 class Parent:
-    """An adapter whose factors this one was made from; `name` is a public name, never a path."""
+    """An adapter whose factors this one was made from.
+
+    Args:
+        name: a Hub repository, never a path.
+        commit: of that repository, resolved when it was fetched.
+    """
 
     fingerprint: str
     name: str | None = None
+    commit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,7 @@ class Provenance:
         seed: the seed of a random method, else None.
         conflicts: conflict counts and shares where alignment was part of it.
         versions: the release of pamctl, and of libraries that decide the numbers.
+        fingerprint: of the adapter itself as written; it is checked when the weights are read whole.
     """
 
     kind: Kind
@@ -59,6 +67,7 @@ class Provenance:
     seed: int | None = None
     conflicts: Mapping[str, Any] | None = None
     versions: Mapping[str, str] = field(default_factory=lambda: {"pamctl": __version__})
+    fingerprint: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The object that `pamctl.json` holds."""
@@ -87,6 +96,7 @@ class Provenance:
             seed=_optional(record.get("seed"), int, "seed"),
             conflicts=_optional(record.get("conflicts"), dict, "conflicts"),
             versions=_typed(record.get("versions", {}), dict, "versions"),
+            fingerprint=_optional(record.get("fingerprint"), str, "fingerprint"),
         )
 
 
@@ -103,21 +113,38 @@ def read_provenance(folder: Path) -> Provenance | None:
         Refusal: the file is there but is not a record this release can read.
     """
     file = folder / FILE_NAME
-    if not file.is_file():
-        return None
-    try:
-        return Provenance.from_json(json.loads(file.read_bytes()))
-    except (ValueError, RecursionError) as fault:
-        raise Refusal(
-            f"{file}: {fault}",
-            "upgrade pamctl if a newer release wrote it, else delete the file to go without",
-        ) from fault
+    return _parsed(file.read_bytes(), file) if file.is_file() else None
 
 
 def write_provenance(provenance: Provenance, folder: Path) -> None:
     """Write `pamctl.json` into a folder."""
-    text = json.dumps(provenance.to_json(), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+    (folder / FILE_NAME).write_text(_text(provenance, indent=2) + "\n", encoding="utf-8")
+
+
+def embedded_provenance(metadata: Mapping[str, str], file: Path) -> Provenance | None:
+    """The record in the metadata of a single file, or None; errors are those of `read_provenance`."""
+    return _parsed(metadata[METADATA_NAME].encode(), file) if METADATA_NAME in metadata else None
+
+
+def embedding(provenance: Provenance | None) -> dict[str, str]:
+    """The metadata that carries a record inside a single file."""
+    return {} if provenance is None else {METADATA_NAME: _text(provenance)}
+
+
+def _text(provenance: Provenance, indent: int | None = None) -> str:
+    return json.dumps(
+        provenance.to_json(), indent=indent, sort_keys=True, ensure_ascii=False, allow_nan=False
+    )
+
+
+def _parsed(text: bytes, file: Path) -> Provenance:
+    try:
+        return Provenance.from_json(json.loads(text))
+    except (ValueError, RecursionError) as fault:
+        raise Refusal(
+            f"{file}: {fault}",
+            "upgrade pamctl if a newer release wrote it, else take the record away to go without",
+        ) from fault
 
 
 def _parent(record: Any) -> Parent:
@@ -125,6 +152,7 @@ def _parent(record: Any) -> Parent:
     return Parent(
         _typed(fields.get("fingerprint"), str, "parents: fingerprint"),
         _optional(fields.get("name"), str, "parents: name"),
+        _optional(fields.get("commit"), str, "parents: commit"),
     )
 
 

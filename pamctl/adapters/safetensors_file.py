@@ -1,9 +1,8 @@
-"""One safetensors file: its header checked before any number is believed, its tensors handled one by one."""
+"""One safetensors file: its header checked before any number is believed, its tensors written as they come."""
 
 import json
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +10,19 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from pamctl.adapters.tensor_file import DTYPES, TensorEntry, TensorFile
 from pamctl.refusal import Refusal
 
-DTYPES: dict[str, np.dtype[Any]] = {
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-}
-LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+WRITTEN = ("F32", "F16", "BF16")
+"""The number formats that pamctl writes."""
+
+LARGEST_HEADER = 32 << 20  # bytes: some 250 000 tensors, and as a parsed table well under 1 GB
+MOST_TENSORS = 250_000
+MOST_AXES = 8
 _DAMAGED = "the file is damaged or not a safetensors file: fetch or write it again"
 
 
-@dataclass(frozen=True)
-class TensorEntry:
-    """Where one tensor lies: dtype as the format names it, shape, first byte from the file's start."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-    size: int
-
-
-def read_header(file: Path) -> dict[str, TensorEntry]:
+def open_safetensors(file: Path) -> TensorFile:
     """The tensors of a safetensors file by name, each inside the file and none overlapping another.
 
     Raises:
@@ -42,67 +32,87 @@ def read_header(file: Path) -> dict[str, TensorEntry]:
     with file.open("rb") as stream:
         start = stream.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= min(LARGEST_HEADER, size - 8):
+        if not 2 <= length <= size - 8:
             raise Refusal(f"{file}: a header of {length} bytes in a file of {size}", _DAMAGED)
+        if length > LARGEST_HEADER:
+            raise Refusal(
+                f"{file}: a header of {length} bytes, more than {LARGEST_HEADER}",
+                "it is not an adapter's: fetch it again, or split it",
+            )
         raw = stream.read(length)
+    if raw.count(b'"data_offsets"') > MOST_TENSORS:
+        raise Refusal(f"{file} holds more than {MOST_TENSORS} tensors", "it is not an adapter's: split it")
     try:
         header = json.loads(raw, object_pairs_hook=_unique_names)
     except (ValueError, RecursionError) as fault:
         raise Refusal(f"{file}: the header is not JSON: {fault}", _DAMAGED) from fault
     if not isinstance(header, dict):
         raise Refusal(f"{file}: the header is not a table of tensors", _DAMAGED)
-    header.pop("__metadata__", None)
+    metadata = _metadata(file, header.pop("__metadata__", None))
     entries = {name: _entry(file, name, fields, 8 + length) for name, fields in header.items()}
     _refuse_gaps_and_overlaps(file, entries, 8 + length, size)
-    return entries
-
-
-def read_tensor(file: Path, name: str, entry: TensorEntry) -> NDArray[np.float32]:
-    """One tensor as float32, refused when it holds NaN or Inf or the file has become shorter."""
-    dtype = DTYPES.get(entry.dtype)
-    if dtype is None:
-        raise Refusal(f"{file}: {name} is {entry.dtype}", f"convert it to one of {', '.join(DTYPES)}")
-    values = np.fromfile(file, dtype=dtype, count=entry.size // dtype.itemsize, offset=entry.offset)
-    if values.nbytes != entry.size:
-        raise Refusal(f"{file}: {name} ends after {values.nbytes} of {entry.size} bytes", _DAMAGED)
-    array = values.astype(np.float32, copy=False).reshape(entry.shape)
-    if not np.isfinite(array).all():
-        raise Refusal(f"{file}: {name} holds NaN or Inf", "take a checkpoint from before training diverged")
-    return array
+    return TensorFile(file, entries, metadata)
 
 
 def write_safetensors(
-    file: Path, shapes: Mapping[str, tuple[int, ...]], tensors: Iterable[tuple[str, NDArray[np.float32]]]
+    file: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    tensors: Iterable[tuple[str, NDArray[Any]]],
+    dtypes: Mapping[str, str],
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write float32 tensors one after the other, as they come.
+    """Write tensors one after the other, as they come, each rounded to its dtype.
 
     Args:
         file: the path to create.
         shapes: every tensor's name and shape, in the order of the file.
         tensors: the same names in the same order, with their values.
+        dtypes: of each name, one of `DTYPES`.
+        metadata: what stands beside `format: pt`.
+
+    Raises:
+        Refusal: a value is NaN or Inf, or becomes so in its dtype.
     """
     with file.open("wb") as stream:
-        stream.write(_header(shapes))
+        stream.write(_header(shapes, dtypes, metadata or {}))
         for (name, shape), (given, values) in zip(shapes.items(), tensors, strict=True):
             if given != name or values.shape != shape:
                 raise ValueError(f"expected {name} {shape}, got {given} {values.shape}")
-            if not np.isfinite(values).all():
-                raise Refusal(
-                    f"{name} came out as NaN or Inf, so nothing is written", "check the inputs' scale"
-                )
-            stream.write(np.ascontiguousarray(values, dtype="<f4").data)
+            rounded = rounded_to(values, dtypes[name], name)
+            stream.write(np.ascontiguousarray(rounded).view(np.uint8).data)
 
 
-def _header(shapes: Mapping[str, tuple[int, ...]]) -> bytes:
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+def rounded_to(values: NDArray[Any], dtype: str, name: str) -> NDArray[Any]:
+    """The values in a dtype of `DTYPES`, refused where one is not finite there; `name` is for the message."""
+    with np.errstate(over="ignore"):
+        rounded = values.astype(DTYPES[dtype], copy=False)
+    if np.isfinite(rounded).all():
+        return rounded
+    if np.isfinite(values).all():
+        largest = float(ml_dtypes.finfo(DTYPES[dtype]).max)
+        raise Refusal(f"{name} goes beyond {largest:g}, the largest {dtype}", "write it in a wider --dtype")
+    raise Refusal(f"{name} came out as NaN or Inf, so nothing is written", "check the inputs' scale")
+
+
+def _header(
+    shapes: Mapping[str, tuple[int, ...]], dtypes: Mapping[str, str], metadata: Mapping[str, str]
+) -> bytes:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
     offset = 0
     for name, shape in shapes.items():
-        end = offset + 4 * int(np.prod(shape))
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [offset, end]}
+        end = offset + DTYPES[dtypes[name]].itemsize * _product(shape)
+        header[name] = {"dtype": dtypes[name], "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text
+
+
+def _metadata(file: Path, found: Any) -> dict[str, str]:
+    metadata = {} if found is None else found
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise Refusal(f"{file}: __metadata__ is not a table of texts", _DAMAGED)
+    return metadata
 
 
 def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -118,7 +128,10 @@ def _entry(file: Path, name: str, fields: Any, data_start: int) -> TensorEntry:
         numbers = [*shape, begin, end]
     except (KeyError, TypeError, ValueError) as fault:
         raise Refusal(f"{file}: {name!a} lacks dtype, shape or data_offsets", _DAMAGED) from fault
-    if not (name.isprintable() and isinstance(dtype, str) and all(_is_count(number) for number in numbers)):
+    if (
+        not (name.isprintable() and isinstance(dtype, str) and all(_is_count(number) for number in numbers))
+        or len(shape) > MOST_AXES
+    ):
         raise Refusal(f"{file}: the header's entry {name!a} is malformed", _DAMAGED)
     if begin > end or (dtype in DTYPES and end - begin != DTYPES[dtype].itemsize * _product(shape)):
         raise Refusal(f"{file}: {name} of {dtype} {shape} is said to lie in bytes {begin} to {end}", _DAMAGED)
@@ -138,7 +151,7 @@ def _refuse_gaps_and_overlaps(
 
 
 def _is_count(number: Any) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool) and number >= 0
+    return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 2**63
 
 
 def _product(shape: Iterable[int]) -> int:

@@ -1,54 +1,143 @@
-"""What a reference to an adapter stands for: the folder and the weights file it names."""
+"""What a reference to an adapter stands for: a file of tensors on disk, fetched from the Hub if need be."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pamctl.refusal import Refusal
 
 CONFIG_NAME = "adapter_config.json"
-WEIGHTS_NAME = "adapter_model.safetensors"
-PICKLE_NAME = "adapter_model.bin"
+RECORD_NAME = "pamctl.json"
+ORBAX_NAME = "_CHECKPOINT_METADATA"
+NON_LORA_NAME = "non_lora_trainables.bin"
+PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+_USUAL_NAMES = (
+    "adapter_model.safetensors",
+    "adapters.safetensors",
+    "pytorch_lora_weights.safetensors",
+    "adapter_model.bin",
+    "pytorch_lora_weights.bin",
+)
 
 
 @dataclass(frozen=True)
 class AdapterSource:
-    """The files of one adapter on disk."""
+    """The files of one adapter on disk.
+
+    Args:
+        folder: where its settings and its record lie.
+        weights: the file of tensors, or the folder itself for an orbax checkpoint.
+        non_lora: a file of full weights beside a LLaVA adapter, which is no LoRA.
+        is_the_folders: whether the folder's record is about this file.
+        repository: the Hub repository it came from, and the commit.
+        notes: what the user should know of how it was found.
+    """
 
     folder: Path
-    config: Path
     weights: Path
+    non_lora: Path | None = None
+    is_the_folders: bool = True
+    repository: str | None = None
+    commit: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_pickle(self) -> bool:
+        return self.weights.suffix in PICKLES
 
 
 def locate(reference: str | Path) -> AdapterSource:
-    """The files that a folder or a weights file stands for.
+    """The files that a folder, a file, or a reference to the Hub stands for.
+
+    From the Hub only the files that make up the adapter are fetched.
 
     Raises:
-        Refusal: nothing is there, a file is missing, or the weights are a pickle.
+        Refusal: nothing is there, no file or several files could be the adapter, or the Hub refuses.
+        UsageRefusal: a malformed `hf://` reference.
     """
     path = Path(reference)
-    if not path.exists():
+    if path.exists():
+        return _on_disk(path)
+    # A folder that is not there and a name on the Hub can look alike.
+    from pamctl.hub import fetch, hub_reference
+
+    found = hub_reference(str(reference))
+    if found is None:
         raise Refusal(
             f"no adapter at {reference}: no such file or folder",
-            f"give a folder that holds {CONFIG_NAME} and {WEIGHTS_NAME}",
+            "give an adapter's folder or file, or hf://org/name for one on the Hub",
         )
-    folder, weights = (path, path / WEIGHTS_NAME) if path.is_dir() else (path.parent, path)
-    if weights.suffix == ".bin" or (not weights.is_file() and (folder / PICKLE_NAME).is_file()):
-        raise Refusal(
-            f"{folder / PICKLE_NAME if path.is_dir() else path} is a pickle, which can run code when opened",
-            "load it with peft where you trust it, then save_pretrained(..., safe_serialization=True)",
-        )
-    if path.is_file() and weights.suffix != ".safetensors":
-        raise Refusal(
-            f"{path} is not a .safetensors file", f"give the adapter's folder or its {WEIGHTS_NAME}"
-        )
-    for file in (folder / CONFIG_NAME, weights):
-        if not file.is_file():
-            raise Refusal(f"{folder} holds no {file.name}", _way_on(folder))
-    return AdapterSource(folder, folder / CONFIG_NAME, weights)
+    name = found.path.rsplit("/", 1)[-1] if Path(found.path).suffix else None
+    snapshot = fetch(found, lambda names: _wanted(names, name, str(reference)))
+    weights = choose_weights(snapshot.files, str(reference)) if name is None else name
+    return AdapterSource(
+        snapshot.folder,
+        snapshot.folder if weights == ORBAX_NAME else snapshot.folder / weights,
+        snapshot.folder / NON_LORA_NAME if NON_LORA_NAME in snapshot.files else None,
+        name is None or name in _USUAL_NAMES,
+        snapshot.repository,
+        snapshot.commit,
+        snapshot.notes,
+    )
 
 
-def _way_on(folder: Path) -> str:
-    inner = sorted(config.parent for config in folder.glob(f"*/{CONFIG_NAME}"))
+def choose_weights(names: Sequence[str], where: str) -> str:
+    """Which of a folder's files holds the adapter's tensors.
+
+    Raises:
+        Refusal: none could, or several.
+    """
+    if ORBAX_NAME in names:
+        return ORBAX_NAME
+    for usual in _USUAL_NAMES:
+        if usual in names:
+            return usual
+    for suffixes in ((".safetensors",), PICKLES):
+        here = sorted(
+            name for name in names if name.endswith(suffixes) and "/" not in name and name != NON_LORA_NAME
+        )
+        if len(here) > 1:
+            raise Refusal(f"{where} holds {len(here)} files that could be the adapter: {', '.join(here[:5])}",
+                          "name one of them")  # fmt: skip
+        if here:
+            return here[0]
+    raise Refusal(f"{where} holds no adapter", _deeper(names, where))
+
+
+def _on_disk(path: Path) -> AdapterSource:
+    if path.is_dir():
+        # one level deeper only, for the way on where the adapter is not here
+        names = [
+            file.relative_to(path).as_posix()
+            for file in (*path.iterdir(), *path.glob("*/*"))
+            if file.is_file()
+        ]
+        chosen = choose_weights(names, str(path))
+        folder, weights = path, path if chosen == ORBAX_NAME else path / chosen
+    elif path.is_file():
+        folder, weights = path.parent, path
+    else:
+        raise Refusal(f"{path} is neither a file nor a folder", "give an adapter's folder or file")
+    if path.is_file() and weights.suffix not in (".safetensors", *PICKLES):
+        raise Refusal(
+            f"{path} is not a .safetensors file", "give the adapter's folder or its .safetensors file"
+        )
+    non_lora = folder / NON_LORA_NAME
+    is_the_folders = path.is_dir() or weights.name in _USUAL_NAMES
+    return AdapterSource(folder, weights, non_lora if non_lora.is_file() else None, is_the_folders)
+
+
+def _wanted(names: Sequence[str], file: str | None, where: str) -> Sequence[str]:
+    """The files to fetch: the tensors, their settings and their record."""
+    weights = file or choose_weights(names, where)
+    if weights == ORBAX_NAME:
+        return names
+    beside = (CONFIG_NAME, RECORD_NAME)
+    return [weights, *(name for name in beside if name in names)]
+
+
+def _deeper(names: Sequence[str], where: str) -> str:
+    inner = sorted(name.rsplit("/", 1)[0] for name in names if name.endswith(f"/{CONFIG_NAME}"))
     if inner:
-        return f"an adapter lies deeper: give {inner[0]}"
-    return f"an adapter's folder holds {CONFIG_NAME} and {WEIGHTS_NAME}"
+        return f"an adapter lies deeper: give {where.rstrip('/')}/{inner[0]}"
+    return "an adapter's folder holds a .safetensors file, for peft and mlx with adapter_config.json"

@@ -40,4 +40,4 @@ def average_factors(factors: Sequence[LoraFactors], weights: Sequence[float]) ->
     folded = [each.folded() for each in factors]
     a = weighted_average([each.a for each in folded], weights)
     b = weighted_average([each.b for each in folded], weights)
-    return LoraFactors(a, b)
+    return LoraFactors(a, b, layer=folded[0].layer)

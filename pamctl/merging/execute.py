@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pamctl.adapters.adapter import Adapter, ComputedModules, LoraFactors, ModuleShape
-from pamctl.adapters.provenance import Parent, Provenance
+from pamctl.adapters.adapter import Adapter, ComputedModules, LoraFactors, ModuleShape, widest
+from pamctl.adapters.provenance import Provenance
 from pamctl.merging.average import average_factors
 from pamctl.merging.low_rank import compress, concatenate
 from pamctl.merging.plan import MergePlan
@@ -64,7 +64,13 @@ def _sum(plan: MergePlan, module: str) -> LoraFactors:
 
 def _summed_shape(plan: MergePlan, module: str) -> ModuleShape:
     shapes = [adapter.shapes[module] for adapter in plan.adapters if module in adapter.shapes]
-    return ModuleShape(sum(shape.rank for shape in shapes), shapes[0].inputs, shapes[0].outputs, "F32")
+    return ModuleShape(
+        sum(shape.rank for shape in shapes),
+        shapes[0].inputs,
+        shapes[0].outputs,
+        widest(shape.dtype for shape in shapes),
+        shapes[0].layer,
+    )
 
 
 def _provenance(plan: MergePlan) -> Provenance:
@@ -78,7 +84,7 @@ def _provenance(plan: MergePlan) -> Provenance:
         kind="merged",
         stage="merged",
         tasks=tuple(tasks),
-        parents=tuple(Parent(adapter.fingerprint) for adapter in plan.adapters),
+        parents=tuple(adapter.as_parent() for adapter in plan.adapters),
         base=next((base for base in bases if base.fingerprint), bases[0] if bases else None),
         method=plan.method,
         parameters=parameters,

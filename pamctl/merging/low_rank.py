@@ -28,7 +28,7 @@ def concatenate(factors: Sequence[LoraFactors], weights: Sequence[float]) -> Lor
     weighted = [
         each.b * np.float32(weight * each.scale) for each, weight in zip(factors, weights, strict=True)
     ]
-    return LoraFactors(a, np.concatenate(weighted, axis=1))
+    return LoraFactors(a, np.concatenate(weighted, axis=1), layer=factors[0].layer)
 
 
 def cross_term(factors: Sequence[LoraFactors], weights: Sequence[float]) -> LoraFactors:
@@ -65,8 +65,8 @@ def compress(factors: LoraFactors, rank: int) -> tuple[LoraFactors, float, float
     b, a = (q_b @ left[:, :kept]) * root, (right[:kept] @ q_a.T) * root[:, None]
     signs = _sign_of_largest(b)
     energies = singular**2
-    compressed = LoraFactors((a * signs[:, None]).astype(np.float32), (b * signs).astype(np.float32))
-    return compressed, float(energies[:kept].sum()), float(energies.sum())
+    a, b = (a * signs[:, None]).astype(np.float32), (b * signs).astype(np.float32)
+    return LoraFactors(a, b, layer=factors.layer), float(energies[:kept].sum()), float(energies.sum())
 
 
 def _sign_of_largest(columns: Float64) -> Float64:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pamctl import __version__
 from pamctl.adapters import Adapter, save_adapter
-from pamctl.adapters.provenance import BaseModel, Parent, Provenance
+from pamctl.adapters.provenance import BaseModel, Provenance
 from pamctl.alignment import compare_signs
 from pamctl.models.lora import lora_to_adapter
 from pamctl.models.paligemma import Lora
@@ -26,7 +26,7 @@ def finished_adapter(prepared: Prepared, lora: Lora, name: str) -> Adapter:
         stage="trained",
         tasks=(*learned, config.task),
         # A parent is what the factors started from; merging relies on it.
-        parents=() if before is None or config.start == "fresh" else (Parent(before.fingerprint),),
+        parents=() if before is None or config.start == "fresh" else (before.as_parent(),),
         base=BaseModel(base.name, base.fingerprint),
         method=config.method,
         parameters=config.to_json(),

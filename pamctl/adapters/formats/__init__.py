@@ -1,33 +1,148 @@
 """Which format an adapter is read from and written in."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from pamctl.adapters.adapter import Adapter
+from pamctl.adapters.adapter import Adapter, Extra, Origin
 from pamctl.adapters.formats import peft
-from pamctl.adapters.provenance import read_provenance, write_provenance
-from pamctl.adapters.sources import locate
+from pamctl.adapters.formats.stored import Stored, read_settings
+from pamctl.adapters.formats.written import WriteOptions, WrittenFactors
+from pamctl.adapters.provenance import Provenance, embedded_provenance, read_provenance, write_provenance
+from pamctl.adapters.safetensors_file import open_safetensors
+from pamctl.adapters.sources import CONFIG_NAME, AdapterSource, locate
+from pamctl.adapters.tensor_file import TensorFile
+from pamctl.refusal import Refusal, UsageRefusal
+from pamctl.whole_output import whole_file, whole_folder
+
+# In the order they are tried: each knows its own by the names of the tensors.
+_TENSOR_FORMATS = {"peft": peft}
+FORMATS = {**_TENSOR_FORMATS}
 
 
-def open_adapter(reference: str | Path) -> Adapter:
-    """Open an adapter: its config, header and record are read and checked, its numbers only when asked for.
+def open_adapter(reference: str | Path, *, allow_pickle: bool = False) -> Adapter:
+    """Open an adapter: its settings, header and record are read and checked, its numbers only when asked for.
 
     Args:
-        reference: a PEFT folder, or the `.safetensors` file in one.
+        reference: a folder or file in any of `FORMATS`, `hf://org/name[@revision][/subfolder]`, a bare
+            `org/name` where no such path exists, or the URL of a file on the Hub.
+        allow_pickle: read a legacy `.bin` too, through an unpickler that can build tensors and nothing else.
 
     Raises:
         Refusal: nothing is there, or it is not a plain LoRA whose every tensor is understood.
     """
     source = locate(reference)
-    modules, base_model = peft.read(source)
-    return Adapter(modules, read_provenance(source.folder), base_model, name=str(reference))
+    stored = _stored(source, allow_pickle)
+    format = _format_of(stored)
+    contents = _TENSOR_FORMATS[format].read(stored)
+    metadata = stored.tensors.metadata
+    origin = Origin(
+        format,
+        source.weights,
+        source.repository,
+        source.commit,
+        stored.settings or metadata,
+        (*source.notes, *contents.notes),
+    )
+    extras = {**contents.extras, **_non_lora(source, allow_pickle)}
+    record = _record(source, metadata)
+    return Adapter(contents.modules, record, contents.base_model, str(reference), extras, origin)
 
 
-def save_adapter(adapter: Adapter, folder: Path) -> None:
-    """Write a PEFT folder and `pamctl.json` into an existing folder, module by module.
+def save_adapter(
+    adapter: Adapter, draft: Path, format: str = "peft", options: WriteOptions | None = None
+) -> None:
+    """Write an adapter with its record and its card into an existing folder, module by module.
 
-    Opening it again gives the same fingerprint, and the same factors bit for bit where the scale is 1 and the
-    rank is the same in every module.
+    Opening it again gives the same fingerprint where the dtype is as wide as the adapter's own, and the same
+    factors bit for bit where the scale is 1 and the rank is the same in every module.
+
+    Args:
+        draft: a folder, or for kohya and diffusers a file, whose metadata then holds the record.
+
+    Raises:
+        Refusal: a tensor, layer or name for which the format has no place.
     """
-    peft.write(adapter, folder)
-    if adapter.provenance is not None:
-        write_provenance(adapter.provenance, folder)
+    if format not in FORMATS:
+        raise UsageRefusal(f"format is {format!r}", f"choose one of {', '.join(FORMATS)}")
+    options = options or WriteOptions()
+    factors = WrittenFactors(adapter, options)
+    FORMATS[format].write(adapter, factors, draft, options)
+    if draft.is_dir():
+        record = adapter.provenance and replace(adapter.provenance, fingerprint=factors.fingerprint)
+        if record is not None:
+            write_provenance(record, draft)
+
+
+def write_adapter(
+    adapter: Adapter,
+    path: Path,
+    format: str = "peft",
+    options: WriteOptions | None = None,
+    *,
+    force: bool = False,
+) -> None:
+    """Write an adapter to a path that stands complete afterwards or is not there: see `save_adapter`.
+
+    A path that ends in `.safetensors` becomes a single file, any other a folder.
+    """
+    single = path.suffix == ".safetensors"
+    if single and format not in ("kohya", "diffusers"):
+        raise UsageRefusal(f"{format} is a folder, and {path} is named as a file", "leave .safetensors out")
+    with (whole_file if single else whole_folder)(path, force=force) as draft:
+        save_adapter(adapter, draft, format, options)
+
+
+def _stored(source: AdapterSource, allow_pickle: bool) -> Stored:
+    config = source.folder / CONFIG_NAME
+    found = config.is_file()
+    settings = read_settings(config) if found else {}
+    tensors = _tensors(source.weights, allow_pickle)
+    if not tensors:
+        raise Refusal(f"{source.weights} holds no tensors", "give an adapter that adapts something")
+    return Stored(source.folder, tensors, settings, config if found else source.weights)
+
+
+def _tensors(file: Path, allow_pickle: bool) -> TensorFile:
+    if file.suffix == ".safetensors":
+        return open_safetensors(file)
+    if not allow_pickle:
+        raise Refusal(
+            f"{file} is a pickle, which can run code when opened by others",
+            "add --allow-pickle: pamctl's own reader can build tensors and nothing else",
+        )
+    from pamctl.adapters.pickle_file import open_pickle
+
+    return open_pickle(file)
+
+
+def _format_of(stored: Stored) -> str:
+    for name, format in _TENSOR_FORMATS.items():
+        if format.recognises(stored):
+            return name
+    example = next(iter(stored.tensors))
+    raise Refusal(
+        f"{stored.file} is no LoRA that pamctl knows: it holds {example}",
+        f"give an adapter in one of the formats {', '.join(FORMATS)}",
+    )
+
+
+def _record(source: AdapterSource, metadata: Mapping[str, str]) -> Provenance | None:
+    """The record inside the file, else the one in the folder where the file is that folder's adapter."""
+    if (embedded := embedded_provenance(metadata, source.weights)) is not None:
+        return embedded
+    return read_provenance(source.folder) if source.is_the_folders else None
+
+
+def _non_lora(source: AdapterSource, allow_pickle: bool) -> dict[str, Extra]:
+    """The full weights that LLaVA's training leaves beside the adapter."""
+    if source.non_lora is None:
+        return {}
+    if not allow_pickle:
+        raise Refusal(
+            f"{source.non_lora.name} lies beside {source.weights}: full weights, such as the projector's, "
+            "without which the adapter is not whole",
+            "add --allow-pickle to carry them along as full modules, or move the file away",
+        )
+    tensors = _tensors(source.non_lora, allow_pickle)
+    return peft.full_modules(tensors, tensors)

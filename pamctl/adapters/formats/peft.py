@@ -1,262 +1,264 @@
 """The PEFT format: `adapter_config.json` beside `adapter_model.safetensors`."""
 
 import json
-import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pamctl.adapters.adapter import Adapter, ComputedModules, Float32, LoraFactors, ModuleShape
-from pamctl.adapters.module_names import canonical_id, target_name, written_path
+from pamctl.adapters.adapter import Adapter, Extra, ExtraRole
+from pamctl.adapters.formats.pairing import FactorPair, paired_modules
+from pamctl.adapters.formats.peft_settings import PeftSettings
+from pamctl.adapters.formats.stored import Contents, Stored
+from pamctl.adapters.formats.written import WriteOptions, WrittenFactors
+from pamctl.adapters.module_names import canonical_ids, target_name, written_path
 from pamctl.adapters.provenance import public_name
-from pamctl.adapters.safetensors_file import DTYPES, TensorEntry, read_header, read_tensor, write_safetensors
-from pamctl.adapters.sources import CONFIG_NAME, WEIGHTS_NAME, AdapterSource
+from pamctl.adapters.safetensors_file import write_safetensors
+from pamctl.adapters.sources import CONFIG_NAME
+from pamctl.adapters.tensor_file import DTYPES, TensorFile
 from pamctl.refusal import Refusal
 
 PREFIX = "base_model.model."
-PEFT_DEFAULT_RANK = PEFT_DEFAULT_ALPHA = 8
+WEIGHTS_NAME = "adapter_model.safetensors"
 
-# Fields with which the delta is no longer scale · B @ A on the base as published, by what to do about them.
-_CHANGES_THE_DELTA = {
-    "use_dora": "DoRA rescales the base weights: save a plain LoRA",
-    "lora_bias": "a bias in lora_B is not a LoRA delta: train without lora_bias",
-    "bias": "it carries base biases: train with bias='none'",
-    "modules_to_save": "it carries full modules: save it without modules_to_save",
-    "trainable_token_indices": "it carries token embeddings: train without trainable_token_indices",
-    "target_parameters": "factors of whole parameters are not supported: target modules instead",
-    "fan_in_fan_out": "it is transposed on use: convert it to linear layers",
-    "layer_replication": "it belongs to a base with repeated layers",
-    "alora_invocation_tokens": "it acts after certain tokens only (aLoRA): save a plain LoRA",
-    "use_qalora": "QA-LoRA pools its input: save a plain LoRA",
-    "use_bdlora": "block-diagonal factors are not plain factors: save a plain LoRA",
-    "kasa_config": "KaSA puts a diagonal between the factors: save a plain LoRA",
-    "arrow_config": "Arrow routes between adapters: save a plain LoRA",
+# A raw dump of the state dict has the adapter's name, as `default`, within or at the end.
+_FACTOR = re.compile(
+    r"(?P<path>.+)\.(lora_(?P<factor>[AB])(\.(?P<name>[^.]+))?\.weight"
+    r"|lora_embedding_(?P<embedding>[AB])(\.(?P<embedding_name>[^.]+))?)"
+)
+_EMBEDDINGS = ("embed_tokens", "lm_head", "wte")
+_OF_ANOTHER_KIND = {
+    "lora_magnitude_vector": "DoRA rescales the base weights: save a plain LoRA",
+    "lora_E": "AdaLoRA puts a diagonal between the factors: save a plain LoRA",
+    "lora_diag": "KaSA puts a diagonal between the factors: save a plain LoRA",
+    "hada_w": "LoHa multiplies its factors element by element: train a plain LoRA",
+    "lokr_w": "LoKr is a Kronecker product: train a plain LoRA",
+    "trainable_tokens": "single rows of an embedding are not supported: save without trainable_token_indices",
 }
-_KNOWN_FIELDS = {
-    "alpha_pattern",
-    "auto_mapping",
-    "base_model_name_or_path",
-    "corda_config",
-    "ensure_weight_tying",
-    "eva_config",
-    "exclude_modules",
-    "inference_mode",
-    "init_lora_weights",
-    "layers_pattern",
-    "layers_to_transform",
-    "loftq_config",
-    "lora_alpha",
-    "lora_dropout",
-    "lora_ga_config",
-    "megatron_config",
-    "megatron_core",
-    "monteclora_config",
-    "peft_type",
-    "peft_version",
-    "qalora_group_size",
-    "r",
-    "rank_pattern",
-    "revision",
-    "runtime_config",
-    "target_modules",
-    "task_type",
-    "use_rslora",
-    "velora_config",
-}
-_PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
-_TENSOR_NAME = re.compile(rf"{re.escape(PREFIX)}(?P<path>.+)\.lora_(?P<factor>[AB])\.weight")
 
 
-@dataclass(frozen=True)
-class _Module:
-    path: str
-    a: str
-    b: str
-    shape: ModuleShape
-    scale: float
+def recognises(stored: Stored) -> bool:
+    """Whether the settings or the names of the tensors are peft's."""
+    return "peft_type" in stored.settings or any(name.startswith(PREFIX) for name in stored.tensors)
 
 
-def read(source: AdapterSource) -> tuple[ComputedModules, str | None]:
-    """The modules of a PEFT folder, their numbers unread, and the base model its config names.
+def read(stored: Stored) -> Contents:
+    """The modules of a PEFT folder, their numbers unread, and what passes through.
+
+    Full modules, base biases and biases of lora_B are carried along as they are.
 
     Raises:
         Refusal: a config field, a tensor name or a shape says it is not a plain LoRA, or a file is damaged.
     """
-    config = _read_config(source.config)
-    entries = read_header(source.weights)
-    modules = _modules(source, config, entries)
+    if not stored.settings:
+        raise Refusal(
+            f"{stored.folder} holds no {CONFIG_NAME}",
+            f"put it beside {stored.file.name}: without it the scale of a peft adapter is unknown",
+        )
+    settings = PeftSettings(stored.settings_file, stored.settings)
+    factors, others = _sorted_out(stored.tensors)
+    pairs = {path: _pair(stored, settings, path, names) for path, names in factors.items()}
+    ids = canonical_ids(pairs, settings.base_model)
+    modules: dict[str, FactorPair] = {}
+    for path, pair in pairs.items():
+        if ids[path] in modules:
+            raise Refusal(
+                f"{stored.file}: {path} and {modules[ids[path]].path} are one module", "keep one of them"
+            )
+        modules[ids[path]] = pair
+    extras = _extras(stored, settings, others, {ids[path]: pair.scale for path, pair in pairs.items()})
+    return Contents(paired_modules(stored.tensors, modules), settings.base_model, extras)
 
-    def factors(module: str) -> LoraFactors:
-        found = modules[module]
-        a, b = (read_tensor(source.weights, name, entries[name]) for name in (found.a, found.b))
-        return LoraFactors(a, b, found.scale)
 
-    base_model = config.get("base_model_name_or_path")
-    shapes = {module: found.shape for module, found in modules.items()}
-    return ComputedModules(shapes, factors), base_model if isinstance(base_model, str) else None
+def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: WriteOptions) -> None:
+    """Write a folder with alpha = r and the scale folded into B.
 
-
-def write(adapter: Adapter, folder: Path) -> None:
-    """Write an adapter as float32 with alpha = r, the scale folded into B and one zero-padded rank.
-
-    The keys are in the transformers 4.57 spelling, which every release of peft restores. Equal adapters give
-    equal bytes.
+    With the spelling of transformers 4.57, which is the default, every release of peft restores it. Ranks of
+    their own are told by `rank_pattern` and `alpha_pattern`. Equal adapters give equal bytes.
     """
-    rank = adapter.rank
-    order = sorted(adapter.shapes, key=written_path)
+    order = sorted(adapter.shapes, key=lambda module: written_path(module, options.spelling))
     shapes: dict[str, tuple[int, ...]] = {}
     for module in order:
-        key = PREFIX + written_path(module)
-        shapes[f"{key}.lora_A.weight"] = (rank, adapter.shapes[module].inputs)
-        shapes[f"{key}.lora_B.weight"] = (adapter.shapes[module].outputs, rank)
-    write_safetensors(folder / WEIGHTS_NAME, shapes, _tensors(adapter, order, rank))
-    config = json.dumps(_config(adapter), indent=2, sort_keys=True, ensure_ascii=False)
-    (folder / CONFIG_NAME).write_text(config + "\n", encoding="utf-8")
+        shape = factors.shapes[module]
+        kernel, name = shape.layer.kernel, _names(module, adapter, options.spelling)
+        channels = shape.inputs // int(np.prod(kernel, dtype=int))
+        shapes[name["A"]] = (shape.rank, channels, *kernel)
+        shapes[name["B"]] = (shape.outputs, shape.rank, *(1 for _ in kernel))
+    extras = dict(_written_extras(adapter, options.spelling))
+    dtypes = dict.fromkeys(shapes, factors.dtype) | {name: extra.dtype for name, extra in extras.items()}
+    shapes |= {name: extra.shape for name, extra in extras.items()}
+
+    def tensors() -> Iterator[tuple[str, NDArray[Any]]]:
+        for module in order:
+            name = _names(module, adapter, options.spelling)
+            a, b = factors[module]
+            yield name["A"], a.reshape(shapes[name["A"]])
+            yield name["B"], b.reshape(shapes[name["B"]])
+        for name_of_extra, extra in extras.items():
+            yield name_of_extra, extra.read()
+
+    write_safetensors(draft / WEIGHTS_NAME, shapes, tensors(), dtypes)
+    config = json.dumps(_config(adapter, factors, options), indent=2, sort_keys=True, ensure_ascii=False)
+    (draft / CONFIG_NAME).write_text(config + "\n", encoding="utf-8")
 
 
-def _tensors(adapter: Adapter, order: list[str], rank: int) -> Iterator[tuple[str, Float32]]:
-    for module in order:
-        key = PREFIX + written_path(module)
-        factors = adapter.modules[module].folded()
-        missing = rank - factors.rank
-        yield f"{key}.lora_A.weight", np.pad(factors.a, ((0, missing), (0, 0))) if missing else factors.a
-        yield f"{key}.lora_B.weight", np.pad(factors.b, ((0, 0), (0, missing))) if missing else factors.b
-
-
-def _config(adapter: Adapter) -> dict[str, Any]:
+def full_modules(tensors: TensorFile, names: Iterable[str]) -> dict[str, Extra]:
+    """Full weights by canonical tensor id, to be carried along as they are."""
+    by_path = {_path(name): name for name in names}
+    ids = canonical_ids([path.rpartition(".")[0] for path in by_path], None)
     return {
+        f"{ids[path.rpartition('.')[0]]}.{path.rpartition('.')[2]}": _extra(tensors, name, "module")
+        for path, name in by_path.items()
+    }
+
+
+def _path(name: str) -> str:
+    """A tensor's name as the model spells it: without peft's prefix and wrappers."""
+    path = name.removeprefix(PREFIX)
+    return re.sub(r"\.(base_layer|modules_to_save(\.default)?|original_module)(?=\.[^.]+$)", "", path)
+
+
+def _sorted_out(tensors: TensorFile) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """The names of the factors by module path, those of an embedding under `e`, and all other names."""
+    factors: dict[str, dict[str, str]] = {}
+    others = []
+    dumped: set[str | None] = set()
+    for name in tensors:
+        found = _FACTOR.fullmatch(name.removeprefix(PREFIX))
+        if found is None:
+            others.append(name)
+            continue
+        kind = found["factor"] or f"embedding_{found['embedding']}"
+        dumped.add(found["name"] or found["embedding_name"])
+        pair = factors.setdefault(found["path"], {})
+        if kind in pair:
+            raise Refusal(f"{tensors.path}: {pair[kind]} and {name} are one tensor", "keep one of them")
+        pair[kind] = name
+    if len(dumped) > 1:
+        names = ", ".join(sorted(name or "one without a name" for name in dumped))
+        raise Refusal(f"{tensors.path} holds several adapters: {names}", "save each on its own with peft")
+    return factors, others
+
+
+def _pair(stored: Stored, settings: PeftSettings, path: str, names: Mapping[str, str]) -> FactorPair:
+    embedding = any(kind.startswith("embedding") for kind in names)
+    a, b = (names.get(f"embedding_{factor}" if embedding else factor) for factor in "AB")
+    if a is None or b is None or len(names) != 2:
+        present = ", ".join(name.rsplit(f"{path}.")[-1] for name in names.values())
+        raise Refusal(f"{stored.file}: of {path} there is only {present}", "save the adapter again with peft")
+    shape = stored.tensors[a].shape
+    rank = shape[0] if shape else 0
+    return FactorPair(path, a, b, settings.scale(path, rank) if rank else 1.0, embedding=embedding)
+
+
+def _extras(
+    stored: Stored, settings: PeftSettings, names: Iterable[str], scales: Mapping[str, float]
+) -> dict[str, Extra]:
+    """What passes through, by canonical tensor id."""
+    paths = {name: _path(name).rpartition(".") for name in names}
+    roles = {name: _role(stored, settings, name) for name in names}
+    parents = {name: path.removesuffix(".lora_B") for name, (path, _, _) in paths.items()}
+    ids = canonical_ids(parents.values(), settings.base_model)
+    extras: dict[str, Extra] = {}
+    for name, role in roles.items():
+        module, leaf = ids[parents[name]], "lora_bias" if role == "lora_bias" else paths[name][2]
+        key = f"{module}.{leaf}"
+        if key in extras or (role == "lora_bias" and module not in scales):
+            raise Refusal(f"{stored.file}: {name} stands twice or alone", "save the adapter again with peft")
+        extras[key] = _extra(stored.tensors, name, role, scales[module] if role == "lora_bias" else None)
+    return extras
+
+
+def _role(stored: Stored, settings: PeftSettings, name: str) -> ExtraRole:
+    for part, way_on in _OF_ANOTHER_KIND.items():
+        if part in name:
+            raise Refusal(f"{stored.file}: {name} is no factor of a plain LoRA", way_on)
+    path, _, leaf = _path(name).rpartition(".")
+    if re.search(r"\.lora_B(\.[^.]+)?\.bias$", name):
+        return "lora_bias"
+    if ".modules_to_save." in name or settings.saves_whole(path):
+        return "module"
+    if leaf == "bias" and settings.fields.get("bias") in ("all", "lora_only"):
+        return "bias"
+    if leaf == "weight" and path.rpartition(".")[2] in _EMBEDDINGS:
+        return "embedding"
+    raise Refusal(
+        f"{stored.file}: {name} is neither <module>.lora_A.weight or .lora_B.weight nor of a module that "
+        f"{CONFIG_NAME} says is saved whole",
+        "save the adapter again with peft, as a plain LoRA",
+    )
+
+
+def _extra(tensors: TensorFile, name: str, role: ExtraRole, scale: float | None = None) -> Extra:
+    entry = tensors[name]
+    if entry.dtype not in DTYPES:
+        raise Refusal(f"{tensors.path}: {name} is {entry.dtype}", f"convert it to one of {', '.join(DTYPES)}")
+    if scale is None:
+        return Extra(role, entry.shape, entry.dtype, lambda: tensors.stored(name))
+    return Extra(role, entry.shape, "F32", lambda: tensors.read(name) * np.float32(scale))
+
+
+def _names(module: str, adapter: Adapter, spelling: str) -> dict[str, str]:
+    key = PREFIX + written_path(module, spelling)
+    if adapter.shapes[module].layer.kind == "embedding":
+        return {factor: f"{key}.lora_embedding_{factor}" for factor in "AB"}
+    return {factor: f"{key}.lora_{factor}.weight" for factor in "AB"}
+
+
+def _written_extras(adapter: Adapter, spelling: str) -> Iterator[tuple[str, Extra]]:
+    biased = {name.rpartition(".")[0] for name, extra in adapter.extras.items() if extra.role == "lora_bias"}
+    for name, extra in adapter.extras.items():
+        module, _, leaf = name.rpartition(".")
+        key = PREFIX + written_path(module, spelling)
+        if extra.role == "lora_bias":
+            yield f"{key}.lora_B.bias", extra
+        else:
+            yield f"{key}.base_layer.{leaf}" if module in adapter.shapes else f"{key}.{leaf}", extra
+    for module, shape in adapter.shapes.items():
+        # with lora_bias peft looks for a bias in every module
+        if biased and module not in biased and shape.layer.kind != "embedding":
+            zeros = np.zeros(shape.outputs, np.float32)
+            key = f"{PREFIX}{written_path(module, spelling)}.lora_B.bias"
+            yield key, Extra("lora_bias", zeros.shape, "F32", zeros.copy)
+
+
+def _config(adapter: Adapter, factors: WrittenFactors, options: WriteOptions) -> dict[str, Any]:
+    ranks = {
+        re.escape(target_name(module, options.spelling)): shape.rank
+        for module, shape in factors.shapes.items()
+        if shape.rank != adapter.rank
+    }
+    roles = {name.rpartition(".")[0]: extra.role for name, extra in adapter.extras.items()}
+    whole = [module for module, role in roles.items() if role == "module" and module not in adapter.shapes]
+    biased = {module for module, role in roles.items() if role == "bias"}
+    return {
+        "alpha_pattern": ranks,
         "base_model_name_or_path": adapter.base_model and public_name(adapter.base_model),
-        "bias": "none",
+        "bias": ("lora_only" if biased <= adapter.shapes.keys() else "all") if biased else "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
         "init_lora_weights": True,
         "lora_alpha": adapter.rank,
+        "lora_bias": "lora_bias" in roles.values(),
         "lora_dropout": 0.0,
-        "modules_to_save": None,
+        "modules_to_save": [target_name(module, options.spelling) for module in whole] or None,
         "peft_type": "LORA",
         "r": adapter.rank,
-        "target_modules": [target_name(module) for module in adapter.shapes],
-        "task_type": "CAUSAL_LM",
+        "rank_pattern": ranks,
+        "target_modules": [target_name(module, options.spelling) for module in adapter.shapes],
+        "task_type": _task_type(adapter),
         "use_dora": False,
         "use_rslora": False,
     }
 
 
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as fault:
-        raise Refusal(f"{file} is not JSON: {fault}", "fetch or write the adapter again") from fault
-    if not isinstance(config, dict):
-        raise Refusal(f"{file} does not hold an object", "fetch or write the adapter again")
-    if config.get("peft_type") != "LORA":
-        raise Refusal(f"{file}: peft_type is {config.get('peft_type')!r}", "only peft_type LORA can be used")
-    for field, value in config.items():
-        if not value or value == "none":
-            continue
-        if field in _CHANGES_THE_DELTA:
-            raise Refusal(f"{file}: {field} is {value!r}", _CHANGES_THE_DELTA[field])
-        if field not in _KNOWN_FIELDS:
-            raise Refusal(
-                f"{file}: {field} is {value!r}: an unknown field, which may change the delta",
-                f"remove {field} from the config if it only concerns training",
-            )
-    if config.get("init_lora_weights") not in _PLAIN_STARTS:
-        raise Refusal(
-            f"{file}: init_lora_weights is {config['init_lora_weights']!r}, which changes the base weights",
-            "save it with peft's path_initial_model_for_weight_conversion, which gives a plain LoRA",
-        )
-    return config
-
-
-def _modules(
-    source: AdapterSource, config: Mapping[str, Any], entries: Mapping[str, TensorEntry]
-) -> dict[str, _Module]:
-    pairs: dict[str, dict[str, str]] = {}
-    for name in entries:
-        found = _TENSOR_NAME.fullmatch(name)
-        if found is None:
-            raise Refusal(
-                f"{source.weights}: {name} is not {PREFIX}<module>.lora_A.weight or .lora_B.weight",
-                "save the adapter again with peft, as a plain LoRA",
-            )
-        pairs.setdefault(found["path"], {})[found["factor"]] = name
-    if not pairs:
-        raise Refusal(f"{source.weights} holds no tensors", "give an adapter that adapts something")
-    modules: dict[str, _Module] = {}
-    for path, factors in pairs.items():
-        module = canonical_id(path)
-        if module in modules:
-            raise Refusal(
-                f"{source.weights}: {path} and {modules[module].path} are one module", "keep one of them"
-            )
-        modules[module] = _module(source, config, entries, path, factors)
-    return modules
-
-
-def _module(
-    source: AdapterSource,
-    config: Mapping[str, Any],
-    entries: Mapping[str, TensorEntry],
-    path: str,
-    factors: Mapping[str, str],
-) -> _Module:
-    if len(factors) < 2:
-        (present,) = factors
-        raise Refusal(
-            f"{source.weights}: {path} has lora_{present} without lora_{'B' if present == 'A' else 'A'}",
-            "save the adapter again",
-        )
-    a, b = entries[factors["A"]], entries[factors["B"]]
-    for name, entry in ((factors["A"], a), (factors["B"], b)):
-        if entry.dtype not in DTYPES:
-            raise Refusal(
-                f"{source.weights}: {name} is {entry.dtype}", f"convert it to one of {', '.join(DTYPES)}"
-            )
-    if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1] or 0 in a.shape + b.shape:
-        raise Refusal(
-            f"{source.weights}: lora_A {list(a.shape)} and lora_B {list(b.shape)} of {path} do not fit",
-            "they should be [rank, inputs] and [outputs, rank]",
-        )
-    rank = _number(source.config, config, "rank_pattern", "r", PEFT_DEFAULT_RANK, path)
-    if rank != a.shape[0]:
-        raise Refusal(
-            f"{source.config} gives {path} rank {rank:g}, but its lora_A has {a.shape[0]} rows",
-            "the config and the weights are of different adapters, or r or rank_pattern was edited",
-        )
-    alpha = _number(source.config, config, "alpha_pattern", "lora_alpha", PEFT_DEFAULT_ALPHA, path)
-    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    dtype = a.dtype if a.dtype == b.dtype else "F32"
-    return _Module(
-        path, factors["A"], factors["B"], ModuleShape(a.shape[0], a.shape[1], b.shape[0], dtype), scale
-    )
-
-
-def _number(
-    file: Path, config: Mapping[str, Any], patterns: str, field: str, default: int, path: str
-) -> float:
-    """The value for one module: of the first pattern that matches the end of its path, else the field's."""
-    found = config.get(patterns) or {}
-    if not isinstance(found, dict):
-        raise Refusal(f"{file}: {patterns} is {found!r}", "it should be an object of pattern to number")
-    place, value = field, config.get(field, default)
-    for pattern, given in found.items():
-        try:
-            matches = re.match(rf"(.*\.)?({pattern})$", path)
-        except re.error as fault:
-            raise Refusal(f"{file}: {patterns} holds {pattern!r}: {fault}", "correct the pattern") from fault
-        if matches:
-            place, value = f"{patterns}[{pattern!r}]", given
-            break
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or value == 0
-    ):
-        raise Refusal(f"{file}: {place} is {value!r}", "it should be a number other than 0")
-    return value
+def _task_type(adapter: Adapter) -> str | None:
+    """peft's kind of model: that of the config read, else by whether a language model is adapted."""
+    if adapter.origin and adapter.origin.format == "peft":
+        said = adapter.origin.settings.get("task_type")
+        return said if isinstance(said, str) else None
+    generates = any(module.startswith(("language_model.", "model.layers.")) for module in adapter.shapes)
+    return "CAUSAL_LM" if generates else None

@@ -1,0 +1,64 @@
+"""What every format has in common: an adapter's files as found, and what is read from them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pamctl.adapters.adapter import ComputedModules, Extra
+from pamctl.adapters.tensor_file import TensorFile
+from pamctl.refusal import Refusal
+
+LARGEST_SETTINGS = 16 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An adapter's files, checked as files but not yet understood.
+
+    Args:
+        folder: where they lie.
+        tensors: names, shapes and places; their numbers unread.
+        settings: what `adapter_config.json` holds, empty where there is none.
+        settings_file: that file, for messages; where there is none, the file of the tensors.
+    """
+
+    folder: Path
+    tensors: TensorFile
+    settings: Mapping[str, Any]
+    settings_file: Path
+
+    @property
+    def file(self) -> Path:
+        return self.tensors.path
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a format makes of the files: the adapter, less its name and its record."""
+
+    modules: ComputedModules
+    base_model: str | None = None
+    extras: Mapping[str, Extra] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """The object that a JSON file holds, no name in it twice."""
+    if file.stat().st_size > LARGEST_SETTINGS:
+        raise Refusal(f"{file} is larger than {LARGEST_SETTINGS} bytes", "fetch or write the adapter again")
+    try:
+        settings = json.loads(file.read_bytes(), object_pairs_hook=_unique_names)
+    except (ValueError, RecursionError) as fault:
+        raise Refusal(f"{file} is not JSON: {fault}", "fetch or write the adapter again") from fault
+    if not isinstance(settings, dict):
+        raise Refusal(f"{file} does not hold an object", "fetch or write the adapter again")
+    return settings
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return table

@@ -1,0 +1,97 @@
+"""The factors of an adapter as a file is to hold them: the scale folded in, one rank, one dtype."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pamctl.adapters.adapter import (
+    Adapter,
+    Float32,
+    LoraFactors,
+    ModuleShape,
+    combined_digest,
+    module_digest,
+)
+from pamctl.adapters.safetensors_file import rounded_to
+from pamctl.refusal import Refusal
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How an adapter is written.
+
+    Args:
+        dtype: of the factors, one of F32, F16, BF16; None takes the narrowest that holds the adapter's own.
+        compact: keep each module's own rank; else all are padded with zeros to the largest.
+        spelling: of module paths, one of `module_names.SPELLINGS`.
+    """
+
+    dtype: str | None = None
+    compact: bool = False
+    spelling: str = "4.57"
+
+
+class WrittenFactors:
+    """The factors module by module, as they will be read again, and so the fingerprint of what is written."""
+
+    def __init__(self, adapter: Adapter, options: WriteOptions) -> None:
+        self.adapter = adapter
+        self.dtype = options.dtype or adapter.dtype
+        self.compact = options.compact
+        self._digests: dict[str, bytes] = {}
+
+    @cached_property
+    def shapes(self) -> dict[str, ModuleShape]:
+        """What each module will be: the rank with its padding, the dtype of the file."""
+        return {
+            module: ModuleShape(
+                shape.rank if self.compact else self.adapter.rank,
+                shape.inputs,
+                shape.outputs,
+                self.dtype,
+                shape.layer,
+            )
+            for module, shape in self.adapter.shapes.items()
+        }
+
+    def __getitem__(self, module: str) -> tuple[Float32, Float32]:
+        """a (rank, inputs) and b (outputs, rank) of one module, in float32 but rounded to the dtype."""
+        factors = self.adapter.modules[module].folded()
+        a, b = (
+            rounded_to(factor, self.dtype, f"{module} {name}").astype(np.float32, copy=False)
+            for factor, name in ((factors.a, "A"), (factors.b, "B"))
+        )
+        self._digests[module] = module_digest(LoraFactors(a, b, layer=factors.layer))
+        missing = self.shapes[module].rank - factors.rank
+        if missing:
+            a, b = np.pad(a, ((0, missing), (0, 0))), np.pad(b, ((0, 0), (0, missing)))
+        return a, b
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of what was written, once every module has been asked for."""
+        if self._digests.keys() != self.adapter.shapes.keys():
+            raise ValueError("the fingerprint is known when every module is written")
+        return combined_digest(self._digests, self.adapter.extras)
+
+
+def refuse_extras(adapter: Adapter, format: str) -> None:
+    """Refuse tensors that are no deltas where a format has no place for them."""
+    if adapter.extras:
+        names = list(adapter.extras)
+        raise Refusal(
+            f"{adapter.name} carries {len(names)} tensors that are no LoRA factors, such as {names[0]}, "
+            f"for which {format} has no place",
+            "write it as peft, which keeps them",
+        )
+
+
+def refuse_layers(adapter: Adapter, format: str, *kinds: str) -> None:
+    """Refuse a module of one of these kinds of layer where a format has no place for it."""
+    for module, shape in adapter.shapes.items():
+        if shape.layer.kind in kinds:
+            raise Refusal(
+                f"{module} of {adapter.name} is {shape.layer.kind}, for which {format} has no place",
+                "write it as peft, which keeps it",
+            )

@@ -1,0 +1,87 @@
+"""A file of named tensors, each read alone by its place in the file and never trusted to be finite."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from pamctl.refusal import Refusal
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+}
+"""The number formats that can be read, by the names that safetensors gives them."""
+
+DAMAGED = "the file is damaged: fetch or write it again"
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where one tensor lies: its numbers in row-major order from a byte of the file on.
+
+    Args:
+        dtype: as safetensors names it; one that is not in `DTYPES` cannot be read.
+        offset: the first byte, from the start of the file.
+        size: in bytes.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class TensorFile(Mapping[str, TensorEntry]):
+    """The tensors of one file by name, their numbers unread, and the metadata that stands beside them."""
+
+    path: Path
+    entries: Mapping[str, TensorEntry]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> TensorEntry:
+        return self.entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def stored(self, name: str) -> NDArray[Any]:
+        """One tensor in the dtype it has in the file.
+
+        Raises:
+            Refusal: a dtype that is not one of `DTYPES`, NaN or Inf, or a file that has become shorter.
+        """
+        entry = self.entries[name]
+        dtype = DTYPES.get(entry.dtype)
+        if dtype is None:
+            raise Refusal(
+                f"{self.path}: {name} is {entry.dtype}", f"convert it to one of {', '.join(DTYPES)}"
+            )
+        values = np.fromfile(self.path, dtype, count=entry.size // dtype.itemsize, offset=entry.offset)
+        if values.nbytes != entry.size:
+            raise Refusal(f"{self.path}: {name} ends after {values.nbytes} of {entry.size} bytes", DAMAGED)
+        return self._finite(name, values.reshape(entry.shape))
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        """One tensor as float32; errors are those of `stored`, and numbers too large for float32."""
+        with np.errstate(over="ignore"):
+            return self._finite(name, self.stored(name).astype(np.float32, copy=False))
+
+    def _finite(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
+        if not np.isfinite(values).all():
+            raise Refusal(
+                f"{self.path}: {name} holds NaN or Inf", "take a checkpoint from before training diverged"
+            )
+        return values
