@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pamctl.adapters.provenance import BaseModel, Parent, Provenance, public_name
+from pamctl.adapters.tensor_file import DTYPES
 from pamctl.refusal import Refusal
 
 Float32 = NDArray[np.float32]
@@ -81,6 +82,10 @@ class ModuleShape:
     @property
     def parameters(self) -> int:
         return self.rank * (self.inputs + self.outputs)
+
+    @property
+    def bytes(self) -> int:
+        return self.parameters * DTYPES[self.dtype].itemsize
 
 
 class ComputedModules(Mapping[str, LoraFactors]):

@@ -10,9 +10,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from pamctl.adapters.safetensors_file import open_safetensors
+from pamctl.adapters.tensor_file import TensorFile
 from pamctl.models.config import PaliGemmaConfig
 from pamctl.models.paligemma import initial_parameters
 from pamctl.models.trees import Tree
@@ -119,8 +120,6 @@ def read_weights(
             tensor = sources[name].read()
             digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
             digest.update(np.ascontiguousarray(tensor).view(np.uint8).data)
-            if not np.isfinite(tensor).all():
-                raise Refusal(f"{folder}: tensor {sources[name].name} holds NaN or Inf", _WAY_ON)
             (stack[layer] if leaf.stacked else stack)[...] = leaf.from_disk(tensor)
         _put(tree, leaf.path, place(stack))
     return tree, digest.hexdigest()
@@ -145,29 +144,31 @@ class _Stored:
     """A tensor on disk, not yet read; `name` as the file spells it."""
 
     name: str
-    shape: tuple[int, ...]
-    kind: str
-    handle: Any
+    file: TensorFile
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.file[self.name].shape
+
+    @property
+    def kind(self) -> str:
+        return self.file[self.name].dtype
 
     def read(self) -> np.ndarray:
-        return self.handle.get_tensor(self.name)
+        return self.file.stored(self.name)
 
 
 def _open_tensors(folder: Path) -> dict[str, _Stored]:
     sources: dict[str, _Stored] = {}
     for path in _files(folder):
-        try:
-            handle = safe_open(path, framework="numpy")
-        except (SafetensorError, OSError) as fault:
-            raise Refusal(f"{path} cannot be read as safetensors: {fault}", _WAY_ON) from fault
-        for name in handle.keys():  # noqa: SIM118 - not a mapping
+        file = open_safetensors(path)
+        for name in file:
             canonical = canonical_name(name)
             if canonical is None:
                 continue
             if canonical in sources:
                 raise Refusal(f"{path}: {name} and {sources[canonical].name} are the same tensor", _WAY_ON)
-            part = handle.get_slice(name)
-            sources[canonical] = _Stored(name, tuple(part.get_shape()), part.get_dtype(), handle)
+            sources[canonical] = _Stored(name, file)
     return sources
 
 
