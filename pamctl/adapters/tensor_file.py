@@ -1,6 +1,7 @@
 """A file of named tensors, each read alone by its place in the file and never trusted to be finite."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,11 @@ DTYPES: dict[str, np.dtype[Any]] = {
 """The number formats that can be read, by the names that safetensors gives them."""
 
 DAMAGED = "the file is damaged: fetch or write it again"
+
+MOST_TENSORS = 100_000
+MOST_AXES = 8
+LONGEST_NAME = 500
+"""What no adapter reaches, and what keeps a hostile file from taking gigabytes or minutes."""
 
 
 @dataclass(frozen=True)
@@ -85,3 +91,21 @@ class TensorFile(Mapping[str, TensorEntry]):
                 f"{self.path}: {name} holds NaN or Inf", "take a checkpoint from before training diverged"
             )
         return values
+
+
+def is_tensor_name(name: Any) -> bool:
+    """Whether a name may stand in a message and in a file."""
+    return isinstance(name, str) and name.isprintable() and len(name) <= LONGEST_NAME
+
+
+def is_shape(lengths: Iterable[Any]) -> bool:
+    """Whether these are an array's lengths; numpy counts an empty axis as 1 in what is too large."""
+    lengths = list(lengths)
+    counts = all(type(length) is int and 0 <= length < 2**59 for length in lengths)
+    return len(lengths) <= MOST_AXES and counts and math.prod(max(length, 1) for length in lengths) < 2**59
+
+
+def shown(text: Any) -> str:
+    """What a file calls something, short and printable whatever it is."""
+    quoted = ascii(text) if isinstance(text, str | int) else type(text).__name__
+    return quoted if len(quoted) <= 100 else f"{quoted[:100]}…"
