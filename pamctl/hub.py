@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
+from pamctl import __version__
 from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.whole_output import disk_faults_named
 
@@ -26,6 +28,7 @@ _REFERENCE = re.compile(rf"(?P<repository>[^/@]+/[^/@]+)(?:@{_REVISION})?(?:/(?P
 _PAGE = re.compile(
     rf"(?P<repository>[^/]+/[^/]+)(?:/(?:resolve|blob|tree|raw)/{_REVISION}(?:/(?P<path>.*))?)?"
 )
+_WHO: dict[str, Any] = {"library_name": "pamctl", "library_version": __version__}
 _FORM = "hf://org/name, hf://org/name@revision or hf://org/name@revision/folder"
 
 
@@ -173,7 +176,7 @@ def _listing(reference: HubReference) -> tuple[str, list[str]]:
 
     _refuse_bad_endpoint(constants.ENDPOINT)
     try:
-        information = HfApi().model_info(
+        information = HfApi(**_WHO).model_info(
             reference.repository, revision=reference.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT
         )
         commit, files = information.sha, information.siblings
@@ -245,7 +248,7 @@ def _into_cache(reference: HubReference, commit: str, name: str, storage: Path) 
         return
     with disk_faults_named(place):
         url = hf_hub_url(reference.repository, name, revision=commit)
-        metadata = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        metadata = get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, **_WHO)
         if metadata.etag is None or not re.fullmatch(r"[\w-]+", metadata.etag):
             raise _no_hub(constants.ENDPOINT)
         blob = storage / "blobs" / metadata.etag
@@ -274,13 +277,15 @@ def _download(url: str, blob: Path, size: int | None, name: str) -> None:
         if size is not None and have > size:
             file.truncate(0)
             have = 0
-        headers = {**build_hf_headers(), "accept-encoding": "identity"}
+        headers = {**build_hf_headers(**_WHO), "accept-encoding": "identity"}
         try:
             http_get(
                 url, file, resume_size=have, headers=headers, expected_size=size, displayed_filename=name
             )
         except (errors.HTTPError, OSError) as fault:
             if _status(fault) != 416 and (isinstance(fault, errors.HTTPError) or fault.errno is not None):
+                if file.tell() == 0:
+                    partial.unlink()
                 raise
         file.flush()
         os.fsync(file.fileno())
@@ -335,17 +340,29 @@ def push(folder: Path, repository: str, message: str) -> str:
     root = folder.parent if folder.is_file() else folder
     with _quietly():
         try:
-            HfApi().create_repo(repository, exist_ok=True)
+            api = HfApi(**_WHO)
+            api.create_repo(repository, exist_ok=True)
             additions = [CommitOperationAdd(file.relative_to(root).as_posix(), str(file)) for file in files]
-            return str(HfApi().create_commit(repository, additions, commit_message=message).commit_url)
-        except (errors.HTTPError, OSError, ValueError, RuntimeError, KeyError) as fault:
-            told = _refusal(fault, repository)
-            if _status(fault) == 403:
-                told = Refusal(f"you may not write to {repository}", "use a token with write access to it")
+            return str(api.create_commit(repository, additions, commit_message=message).commit_url)
+        except (errors.HTTPError, OSError, ValueError, RuntimeError) as fault:
+            told = _push_refusal(fault, repository)
             raise Refusal(
                 f"{told.what}; {folder} stands complete",
                 f"{told.way_on}; then run hf upload {repository} {folder}",
             ) from fault
+
+
+def _push_refusal(fault: Exception, repository: str) -> Refusal:
+    from huggingface_hub import errors
+
+    # the client wraps what an upload fails with
+    cause = fault.__cause__ if isinstance(fault, RuntimeError) and fault.__cause__ else fault
+    if _status(cause) == 403:
+        return Refusal(f"you may not write to {repository}", "use a token with write access to it")
+    if isinstance(cause, errors.HTTPError) or getattr(cause, "errno", None) is not None:
+        return _refusal(cause, repository)
+    said = _without_tokens(cause)
+    return Refusal(f"{repository} does not take the upload: {said}", "mend what it says")
 
 
 def refuse_bad_repository(name: str) -> None:
@@ -430,10 +447,12 @@ def _refused_by_status(status: int, fault: Any, repository: str) -> Refusal:
         return Refusal(
             f"the Hub fails with HTTP {status} for {repository}", "run again in some minutes: nothing is lost"
         )
-    said = re.sub(r"hf_\w+", "hf_...", " ".join(str(fault.server_message or "").split()))[:200]
-    return Refusal(
-        f"the Hub answers HTTP {status} for {repository}{': ' if said else ''}{said}", "mend what it says"
-    )
+    said = _without_tokens(fault.server_message or "no reason given")
+    return Refusal(f"the Hub answers HTTP {status} for {repository}: {said}", "mend what it says")
+
+
+def _without_tokens(said: object) -> str:
+    return re.sub(r"hf_\w+", "hf_...", " ".join(str(said).split()))[:200]
 
 
 def _no_hub(site: str) -> Refusal:
@@ -467,12 +486,24 @@ def _told(reference: HubReference) -> str:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without huggingface_hub's own warnings: what matters is told in a refusal or a note."""
-    from huggingface_hub.utils import logging
+    """Without huggingface_hub's warnings, told in a refusal or a note, and without bars off a terminal."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+        logging,
+    )
 
     before = logging.get_verbosity()
-    logging.set_verbosity(max(before, logging.ERROR) if before == logging.WARNING else before)
+    bars = constants.HF_HUB_DISABLE_PROGRESS_BARS is None and not are_progress_bars_disabled()
+    if before == logging.WARNING:
+        logging.set_verbosity(logging.ERROR)
+    if bars and not sys.stderr.isatty():
+        disable_progress_bars()
     try:
         yield
     finally:
         logging.set_verbosity(before)
+        if bars:
+            enable_progress_bars()
