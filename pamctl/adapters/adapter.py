@@ -62,7 +62,7 @@ class LoraFactors:
 
     @property
     def shape(self) -> "ModuleShape":
-        return ModuleShape(self.rank, self.a.shape[1], self.b.shape[0], "F32", self.layer)
+        return ModuleShape(self.rank, self.a.shape[1], self.b.shape[0], "F32", self.layer, self.scale)
 
     def folded(self) -> "LoraFactors":
         """The same delta with the scale multiplied into `b`: what pamctl compares and writes."""
@@ -71,13 +71,19 @@ class LoraFactors:
 
 @dataclass(frozen=True)
 class ModuleShape:
-    """What is known of a module without reading its numbers; `dtype` is the one at rest, as F32 or BF16."""
+    """What is known of a module without reading its numbers.
+
+    Args:
+        dtype: the one at rest, as F32 or BF16.
+        scale: as its file gives it; it may be folded into the factors since.
+    """
 
     rank: int
     inputs: int
     outputs: int
     dtype: str
     layer: Layer = LINEAR
+    scale: float = field(default=1.0, compare=False)
 
     @property
     def parameters(self) -> int:
@@ -220,7 +226,10 @@ class Adapter:
         Raises:
             Refusal: `pamctl.json` records another fingerprint.
         """
-        digests = {module: module_digest(factors) for module, factors in self.modules.items()}
+        return self.fingerprint_of({module: module_digest(self.modules[module]) for module in self.shapes})
+
+    def fingerprint_of(self, digests: Mapping[str, bytes]) -> str:
+        """The fingerprint for one who has the digest of every module at hand; errors are those above."""
         found = combined_digest(digests, self.extras)
         recorded = self.provenance.fingerprint if self.provenance else None
         if recorded not in (None, found):

@@ -90,4 +90,4 @@ def _shape(tensors: TensorFile, pair: FactorPair) -> ModuleShape:
     layer = EMBEDDING if pair.embedding else Layer("conv", kernel) if kernel else LINEAR
     dtypes = {tensors[name].dtype for name in named}
     dtype = dtypes.pop() if len(dtypes) == 1 else "F32"
-    return ModuleShape(rank, a[1] * math.prod(kernel), b[0], dtype, layer)
+    return ModuleShape(rank, a[1] * math.prod(kernel), b[0], dtype, layer, pair.scale)
