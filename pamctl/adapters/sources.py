@@ -11,6 +11,7 @@ RECORD_NAME = "pamctl.json"
 ORBAX_NAME = "_CHECKPOINT_METADATA"
 NON_LORA_NAME = "non_lora_trainables.bin"
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
+_FULL_MODELS = ("model.safetensors", "diffusion_pytorch_model.safetensors", "pytorch_model.bin")
 _USUAL_NAMES = (
     "adapter_model.safetensors",
     "adapters.safetensors",
@@ -41,23 +42,20 @@ class AdapterSource:
     commit: str | None = None
     notes: tuple[str, ...] = ()
 
-    @property
-    def is_pickle(self) -> bool:
-        return self.weights.suffix in PICKLES
 
-
-def locate(reference: str | Path) -> AdapterSource:
+def locate(reference: str | Path, *, allow_pickle: bool = False) -> AdapterSource:
     """The files that a folder, a file, or a reference to the Hub stands for.
 
     From the Hub only the files that make up the adapter are fetched.
 
     Raises:
-        Refusal: nothing is there, no file or several files could be the adapter, or the Hub refuses.
+        Refusal: nothing is there, no file or several files could be the adapter, it is a pickle and those are
+            not allowed, or the Hub refuses.
         UsageRefusal: a malformed `hf://` reference.
     """
     path = Path(reference)
     if path.exists():
-        return _on_disk(path)
+        return _on_disk(path, allow_pickle)
     # A folder that is not there and a name on the Hub can look alike.
     from pamctl.hub import fetch, hub_reference
 
@@ -67,8 +65,8 @@ def locate(reference: str | Path) -> AdapterSource:
             f"no adapter at {reference}: no such file or folder",
             "give an adapter's folder or file, or hf://org/name for one on the Hub",
         )
-    name = found.path.rsplit("/", 1)[-1] if Path(found.path).suffix else None
-    snapshot = fetch(found, lambda names: _wanted(names, name, str(reference)))
+    name = Path(found.path).name if found.path.endswith((".safetensors", *PICKLES)) else None
+    snapshot = fetch(found, lambda names: _wanted(names, name, str(reference), allow_pickle))
     weights = choose_weights(snapshot.files, str(reference)) if name is None else name
     return AdapterSource(
         snapshot.folder,
@@ -94,7 +92,9 @@ def choose_weights(names: Sequence[str], where: str) -> str:
             return usual
     for suffixes in ((".safetensors",), PICKLES):
         here = sorted(
-            name for name in names if name.endswith(suffixes) and "/" not in name and name != NON_LORA_NAME
+            name
+            for name in names
+            if name.endswith(suffixes) and "/" not in name and name not in (NON_LORA_NAME, *_FULL_MODELS)
         )
         if len(here) > 1:
             raise Refusal(f"{where} holds {len(here)} files that could be the adapter: {', '.join(here[:5])}",
@@ -104,7 +104,7 @@ def choose_weights(names: Sequence[str], where: str) -> str:
     raise Refusal(f"{where} holds no adapter", _deeper(names, where))
 
 
-def _on_disk(path: Path) -> AdapterSource:
+def _on_disk(path: Path, allow_pickle: bool) -> AdapterSource:
     if path.is_dir():
         # one level deeper only, for the way on where the adapter is not here
         names = [
@@ -123,17 +123,35 @@ def _on_disk(path: Path) -> AdapterSource:
             f"{path} is not a .safetensors file", "give the adapter's folder or its .safetensors file"
         )
     non_lora = folder / NON_LORA_NAME
+    _refuse_pickles(str(weights), non_lora.is_file(), allow_pickle)
     is_the_folders = path.is_dir() or weights.name in _USUAL_NAMES
     return AdapterSource(folder, weights, non_lora if non_lora.is_file() else None, is_the_folders)
 
 
-def _wanted(names: Sequence[str], file: str | None, where: str) -> Sequence[str]:
+def _wanted(names: Sequence[str], file: str | None, where: str, allow_pickle: bool) -> Sequence[str]:
     """The files to fetch: the tensors, their settings and their record."""
     weights = file or choose_weights(names, where)
     if weights == ORBAX_NAME:
         return names
-    beside = (CONFIG_NAME, RECORD_NAME)
+    _refuse_pickles(f"{where}: {weights}", NON_LORA_NAME in names, allow_pickle)
+    beside = (CONFIG_NAME, RECORD_NAME, NON_LORA_NAME)
     return [weights, *(name for name in beside if name in names)]
+
+
+def _refuse_pickles(weights: str, has_non_lora: bool, allowed: bool) -> None:
+    if allowed:
+        return
+    if weights.endswith(PICKLES):
+        raise Refusal(
+            f"{weights} is a pickle, which can run code when others open it",
+            "write it anew with pamctl convert --allow-pickle, which can build tensors and nothing else",
+        )
+    if has_non_lora:
+        raise Refusal(
+            f"{NON_LORA_NAME} lies beside {weights}: full weights, such as the projector's, without which "
+            "the adapter is not whole",
+            "carry them along as full modules with pamctl convert --allow-pickle, or move the file away",
+        )
 
 
 def _deeper(names: Sequence[str], where: str) -> str:

@@ -59,6 +59,8 @@ def score_adapter(
     adapter = None if reference is None else open_adapter(reference)
     model = load_base(base or (adapter.base_model if adapter else None))
     if adapter:
+        for note in adapter.origin.notes if adapter.origin else ():
+            warn(note)
         _check_adapter(adapter, model, stage, warn)
     lora = lora_from_adapter(adapter, model.config) if adapter else {}
     sizes = [len(task.split(split)[:limit]) for task in opened]

@@ -31,8 +31,8 @@ def open_adapter(reference: str | Path, *, allow_pickle: bool = False) -> Adapte
     Raises:
         Refusal: nothing is there, or it is not a plain LoRA whose every tensor is understood.
     """
-    source = locate(reference)
-    stored = _stored(source, allow_pickle)
+    source = locate(reference, allow_pickle=allow_pickle)
+    stored = _stored(source)
     format = _format_of(stored)
     contents = _TENSOR_FORMATS[format].read(stored)
     metadata = stored.tensors.metadata
@@ -44,7 +44,7 @@ def open_adapter(reference: str | Path, *, allow_pickle: bool = False) -> Adapte
         stored.settings or metadata,
         (*source.notes, *contents.notes),
     )
-    extras = {**contents.extras, **_non_lora(source, allow_pickle)}
+    extras = {**contents.extras, **_non_lora(source)}
     record = _record(source, metadata)
     return Adapter(contents.modules, record, contents.base_model, str(reference), extras, origin)
 
@@ -93,24 +93,19 @@ def write_adapter(
         save_adapter(adapter, draft, format, options)
 
 
-def _stored(source: AdapterSource, allow_pickle: bool) -> Stored:
+def _stored(source: AdapterSource) -> Stored:
     config = source.folder / CONFIG_NAME
     found = config.is_file()
     settings = read_settings(config) if found else {}
-    tensors = _tensors(source.weights, allow_pickle)
+    tensors = _tensors(source.weights)
     if not tensors:
         raise Refusal(f"{source.weights} holds no tensors", "give an adapter that adapts something")
     return Stored(source.folder, tensors, settings, config if found else source.weights)
 
 
-def _tensors(file: Path, allow_pickle: bool) -> TensorFile:
+def _tensors(file: Path) -> TensorFile:
     if file.suffix == ".safetensors":
         return open_safetensors(file)
-    if not allow_pickle:
-        raise Refusal(
-            f"{file} is a pickle, which can run code when opened by others",
-            "add --allow-pickle: pamctl's own reader can build tensors and nothing else",
-        )
     from pamctl.adapters.pickle_file import open_pickle
 
     return open_pickle(file)
@@ -134,15 +129,9 @@ def _record(source: AdapterSource, metadata: Mapping[str, str]) -> Provenance | 
     return read_provenance(source.folder) if source.is_the_folders else None
 
 
-def _non_lora(source: AdapterSource, allow_pickle: bool) -> dict[str, Extra]:
+def _non_lora(source: AdapterSource) -> dict[str, Extra]:
     """The full weights that LLaVA's training leaves beside the adapter."""
     if source.non_lora is None:
         return {}
-    if not allow_pickle:
-        raise Refusal(
-            f"{source.non_lora.name} lies beside {source.weights}: full weights, such as the projector's, "
-            "without which the adapter is not whole",
-            "add --allow-pickle to carry them along as full modules, or move the file away",
-        )
-    tensors = _tensors(source.non_lora, allow_pickle)
+    tensors = _tensors(source.non_lora)
     return peft.full_modules(tensors, tensors)

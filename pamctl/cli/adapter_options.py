@@ -1,0 +1,65 @@
+"""The options that commands share: how an adapter is opened, and how one is written."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pamctl.adapters import Adapter
+    from pamctl.adapters.formats.written import WriteOptions
+
+allow_pickle_option = click.option(
+    "--allow-pickle",
+    is_flag=True,
+    help="Read legacy .bin files too, as tensors and nothing else: no code in them is run.",
+)
+
+_WRITING = (
+    click.option(
+        "--format",
+        "format_",
+        type=click.Choice(["peft", "kohya", "diffusers", "mlx", "orbax"]),
+        default="peft",
+        show_default=True,
+        help="The format to write.",
+    ),
+    click.option(
+        "--dtype",
+        type=click.Choice(["f32", "f16", "bf16"]),
+        help="How numbers are stored. [default: the narrowest that holds the input's]",
+    ),
+    click.option("--compact", is_flag=True, help="Keep each module's own rank instead of padding to one."),
+    click.option(
+        "--spelling",
+        type=click.Choice(["4.51", "4.57", "5"]),
+        default="4.57",
+        show_default=True,
+        help="Spell modules as this release of transformers; every later one restores 4.57.",
+    ),
+)
+
+
+def writing_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--format`, `--dtype`, `--compact` and `--spelling`."""
+    for option in reversed(_WRITING):
+        command = option(command)
+    return command
+
+
+def write_options(dtype: str | None, compact: bool, spelling: str) -> "WriteOptions":
+    """What those flags mean."""
+    from pamctl.adapters.formats.written import WriteOptions
+
+    return WriteOptions(dtype.upper() if dtype else None, compact, spelling)
+
+
+def opened(reference: str, allow_pickle: bool = False) -> "Adapter":
+    """Open an adapter and warn of what the user should know before trusting it."""
+    from pamctl.adapters import open_adapter
+    from pamctl.cli.output import warn
+
+    adapter = open_adapter(reference, allow_pickle=allow_pickle)
+    for note in adapter.origin.notes if adapter.origin else ():
+        warn(f"{reference}: {note}")
+    return adapter
