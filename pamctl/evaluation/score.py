@@ -58,6 +58,8 @@ def score_adapter(
     _check_tasks(opened, split, warn)
     adapter = None if reference is None else open_adapter(reference)
     model = load_base(base or (adapter.base_model if adapter else None))
+    for note in model.notes:
+        warn(note)
     if adapter:
         for note in adapter.origin.notes if adapter.origin else ():
             warn(note)

@@ -2,14 +2,16 @@
 
 import hashlib
 import json
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 
+from pamctl.hub import fetch, hub_reference
 from pamctl.models.config import PaliGemmaConfig
 from pamctl.models.images import ImageProcessor
 from pamctl.models.tokenizer import Tokenizer
@@ -18,7 +20,6 @@ from pamctl.models.weights import read_weights
 from pamctl.refusal import Refusal
 
 EMBEDDED = "tiny-paligemma"
-_HUB_NAME = re.compile(r"(?:hf://)?(?P<repository>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?")
 _HUB_FILES = (
     "config.json",
     "*.safetensors",
@@ -48,6 +49,7 @@ class Base:
     Attributes:
         name: as it may be recorded: a Hub name, the embedded base's, or a folder's last part.
         fingerprint: SHA-256 of the tensors as stored, the configuration and the tokenizer.
+        notes: what the user should know of how it was found.
     """
 
     name: str
@@ -57,20 +59,21 @@ class Base:
     tokenizer: Tokenizer
     images: ImageProcessor
     lora_defaults: LoraDefaults
+    notes: tuple[str, ...] = ()
 
 
 def load_base(reference: str | None = None, dtype: Any = jnp.float32) -> Base:
     """Load a base model.
 
     Args:
-        reference: a folder in Hugging Face layout, `hf://org/name[@revision]`, a bare `org/name` where no
-            such path exists, or None or "tiny" for the embedded tiny PaliGemma.
+        reference: a folder in Hugging Face layout, `hf://org/name[@revision][/subfolder]`, a bare `org/name`
+            where no such path exists, or None or "tiny" for the embedded tiny PaliGemma.
         dtype: of the parameters in memory, and so of the activations.
 
     Raises:
         Refusal: nothing is there, or it is not a whole PaliGemma 1 checkpoint.
     """
-    name, folder = _locate(reference)
+    name, folder, notes = _locate(reference)
     config = PaliGemmaConfig.from_file(folder)
     tokenizer = Tokenizer(folder / "tokenizer.json", config.text.vocab_size)
     images = ImageProcessor.from_file(folder)
@@ -84,6 +87,7 @@ def load_base(reference: str | None = None, dtype: Any = jnp.float32) -> Base:
         tokenizer=tokenizer,
         images=images,
         lora_defaults=_lora_defaults(folder / "lora.json"),
+        notes=notes,
     )
 
 
@@ -120,46 +124,24 @@ def _lora_defaults(path: Path) -> LoraDefaults:
         raise Refusal(f"{path} is not rank, alpha and targets: {fault!r}", "mend it, or remove it") from fault
 
 
-def _locate(reference: str | None) -> tuple[str, Path]:
+def _locate(reference: str | None) -> tuple[str, Path, tuple[str, ...]]:
     if reference is None or reference in ("tiny", EMBEDDED):
-        return EMBEDDED, Path(str(files("pamctl") / "assets" / EMBEDDED))
+        return EMBEDDED, Path(str(files("pamctl") / "assets" / EMBEDDED)), ()
     folder = Path(reference)
     if folder.is_dir():
-        return folder.resolve().name, folder
+        return folder.resolve().name, folder, ()
     if folder.exists():
         raise Refusal(f"{reference} is a file, not a base model's folder", "name the folder it lies in")
-    hub = _HUB_NAME.fullmatch(reference)
-    if hub is None:
+    found = hub_reference(reference)
+    if found is None or found.path.endswith((".json", ".safetensors")):
         raise Refusal(
             f"there is no base model at {reference}",
             "name a folder in Hugging Face layout, hf://org/name, or tiny for the embedded one",
         )
-    return hub["repository"], _download(hub["repository"], hub["revision"])
+    snapshot = fetch(found, _read_with_it)
+    return f"{found.repository}/{found.path}".rstrip("/"), snapshot.folder, snapshot.notes
 
 
-def _download(repository: str, revision: str | None) -> Path:
-    # Imported late: it reads HF_HOME, HF_TOKEN and HF_HUB_OFFLINE when imported.
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-    )
-
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(_HUB_FILES)))
-    except GatedRepoError as fault:
-        raise Refusal(
-            f"{repository} is gated on the Hub",
-            f"accept its licence at https://huggingface.co/{repository}, then run `hf auth login`",
-        ) from fault
-    except LocalEntryNotFoundError as fault:
-        raise Refusal(
-            f"{repository} is not in the Hub cache and the Hub cannot be reached",
-            "connect to the network and unset HF_HUB_OFFLINE, or name a local folder",
-        ) from fault
-    except (HfHubHTTPError, HFValidationError, OSError) as fault:
-        raise Refusal(
-            f"{repository} cannot be fetched from the Hub: {fault}", "check the name, or name a local folder"
-        ) from fault
+def _read_with_it(names: Sequence[str]) -> list[str]:
+    here = [name for name in names if "/" not in name]
+    return [name for name in here if any(fnmatchcase(name, pattern) for pattern in _HUB_FILES)]

@@ -2,20 +2,17 @@
 
 import json
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
-import huggingface_hub
 import jax
 import jax.numpy as jnp
 import pytest
-from huggingface_hub import errors
 
+from pamctl.hub import HubReference, Snapshot
 from pamctl.models.base import LoraDefaults, load_base
 from pamctl.models.images import ImageProcessor
 from pamctl.refusal import Refusal
-
-REPLY = SimpleNamespace(headers={}, request=None)
 
 
 @pytest.fixture
@@ -64,7 +61,7 @@ def test_files_of_different_models_are_refused(folder):
         load_base(str(folder))
 
 
-@pytest.mark.parametrize("reference", ["/no/such/folder", "./nowhere", "a/b/c/d", "nothing"])
+@pytest.mark.parametrize("reference", ["/no/such/folder", "./nowhere", "a/../b", "nothing"])
 def test_nothing_there_is_refused(reference):
     with pytest.raises(Refusal, match="no base model at"):
         load_base(reference)
@@ -77,32 +74,25 @@ def test_a_file_is_refused(folder):
 
 @pytest.mark.parametrize("reference", ["hf://org/name@v1", "org/name@v1"])
 def test_a_hub_reference_fetches_only_what_is_read(monkeypatch, checkpoint, reference):
-    asked = {}
+    there = [
+        *(file.name for file in checkpoint.iterdir()),
+        *("model.bin", "README.md", "onnx/config.json", "model.safetensors.index.json"),
+    ]
 
-    def snapshot(repository: str, **options: object) -> str:
-        asked.update(options, repository=repository)
-        return str(checkpoint)
+    def fetch(asked: HubReference, wanted: Callable[[Sequence[str]], Sequence[str]]) -> Snapshot:
+        assert asked == HubReference("org/name", "v1", "")
+        assert sorted(wanted(there)) == [
+            *("config.json", "model.safetensors", "model.safetensors.index.json"),
+            *("preprocessor_config.json", "tokenizer.json"),
+        ]
+        return Snapshot("org/name", "c0ffee", checkpoint, tuple(there), ("the Hub cannot be reached",))
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    assert load_base(reference).name == "org/name"
-    assert (asked["repository"], asked["revision"]) == ("org/name", "v1")
-    assert "*.safetensors" in asked["allow_patterns"]
-    assert not any("bin" in pattern for pattern in asked["allow_patterns"])
+    monkeypatch.setattr("pamctl.models.base.fetch", fetch)
+    base = load_base(reference)
+    assert base.name == "org/name"
+    assert base.notes == ("the Hub cannot be reached",)
 
 
-@pytest.mark.parametrize(
-    ("fault", "way_on"),
-    [
-        (errors.GatedRepoError("gated", response=REPLY), "hf auth login"),
-        (errors.RepositoryNotFoundError("absent", response=REPLY), "check the name"),
-        (errors.LocalEntryNotFoundError("offline"), "unset HF_HUB_OFFLINE"),
-    ],
-)
-def test_the_hubs_faults_say_what_to_do(monkeypatch, fault, way_on):
-    def snapshot(*_: object, **__: object) -> str:
-        raise fault
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    with pytest.raises(Refusal, match="org/name") as refused:
-        load_base("org/name")
-    assert way_on in refused.value.way_on
+def test_a_file_on_the_hub_is_no_base():
+    with pytest.raises(Refusal, match="no base model at"):
+        load_base("https://huggingface.co/org/name/blob/main/config.json")
