@@ -1,8 +1,6 @@
 import os
 import pickle
 import struct
-import subprocess
-import sys
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -16,6 +14,7 @@ import pytest
 from pamctl.adapters.pickle_file import open_pickle
 from pamctl.adapters.tensor_pickle import unpickled
 from pamctl.refusal import Refusal
+from tests.measured_opening import measured_opening
 from tests.pickle_cases import (
     NO_HOOKS,
     START,
@@ -278,31 +277,14 @@ WITHOUT_BOUND = {
     "a line without end": b"c" + b"a" * (15 << 20),
 }
 
-MEASURED = """
-import resource, sys, time
-from pathlib import Path
-from {module} import {function} as opened
-from pamctl.refusal import Refusal
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-start = time.process_time()
-try:
-    opened(Path(sys.argv[1]))
-    said = "opened"
-except Refusal as refusal:
-    said = "refused: " + refusal.what[-80:]
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, round(time.process_time() - start, 2), said)
-"""
-
 
 @pytest.mark.parametrize("case", WITHOUT_BOUND)
 def test_no_pickle_takes_a_gigabyte_or_more_than_seconds(case: str, tmp_path: Path) -> None:
     file = torch_file(tmp_path / "x.bin", of_one(WITHOUT_BOUND[case]))
-    script = MEASURED.format(module="pamctl.adapters.pickle_file", function="open_pickle")
-    done = subprocess.run([sys.executable, "-c", script, file], capture_output=True, text=True, check=True)
-    megabytes, seconds, said = done.stdout.split(maxsplit=2)
-    assert said.startswith("refused")
-    assert int(megabytes) < 1000
-    assert float(seconds) < 10
+    opening = measured_opening(file, "pamctl.adapters.pickle_file", "open_pickle")
+    assert opening.refused
+    assert opening.megabytes < 1000
+    assert opening.seconds < 10
 
 
 def in_zip(change: Callable[[bytearray], Any]) -> Callable[[Path], Path]:
