@@ -324,8 +324,11 @@ def _is_whole(file: Path, size: int | None, etag: str) -> bool:
     return digest.hexdigest() == etag
 
 
-def push(folder: Path, repository: str, message: str) -> str:
+def push(folder: Path, repository: str, message: str, card: str | None = None) -> str:
     """Upload a folder, or one file, in one commit to a repository, which is made if it is not there.
+
+    Args:
+        card: the README.md to go with it, for a file that has none beside it.
 
     Returns:
         The commit's URL.
@@ -343,6 +346,8 @@ def push(folder: Path, repository: str, message: str) -> str:
             api = HfApi(**_WHO)
             api.create_repo(repository, exist_ok=True)
             additions = [CommitOperationAdd(file.relative_to(root).as_posix(), str(file)) for file in files]
+            if card is not None:
+                additions.append(CommitOperationAdd("README.md", card.encode()))
             return str(api.create_commit(repository, additions, commit_message=message).commit_url)
         except (errors.HTTPError, OSError, ValueError, RuntimeError) as fault:
             told = _push_refusal(fault, repository)
@@ -365,9 +370,14 @@ def _push_refusal(fault: Exception, repository: str) -> Refusal:
     return Refusal(f"{repository} does not take the upload: {said}", "mend what it says")
 
 
+def is_repository_name(name: str) -> bool:
+    """Whether a text is a possible `org/name` on the Hub."""
+    return _REPOSITORY.fullmatch(name) is not None
+
+
 def refuse_bad_repository(name: str) -> None:
     """Refuse what cannot be the name of a repository to push to."""
-    if not _REPOSITORY.fullmatch(name):
+    if not is_repository_name(name):
         raise UsageRefusal(f"{name} is not a name on the Hub", "give org/name, of letters, digits, - _ and .")
 
 

@@ -39,10 +39,14 @@ def pushed_to(repository: str | None, output: Path) -> str | None:
     """
     if repository is None:
         return None
+    from pamctl.adapters import open_adapter
+    from pamctl.adapters.card import card
     from pamctl.cli.output import say
     from pamctl.hub import push
 
     command = click.get_current_context().command.name
-    url = push(output, repository, f"Adapter written by pamctl {command}")
+    written = open_adapter(output) if output.is_file() else None
+    beside = card(written, written.origin.format) if written and written.origin else None
+    url = push(output, repository, f"Adapter written by pamctl {command}", beside)
     say(f"pushed to {url}")
     return url
