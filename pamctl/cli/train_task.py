@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pamctl.cli.push import push_option, pushed_to, say_where_it_would_be_pushed
+
 if TYPE_CHECKING:
     from pamctl.cli.output import Progress
     from pamctl.training.task_run import Plan
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
 @click.option(
     "--resume", is_flag=True, help="Go on from the newest checkpoint; leave a finished output alone."
 )
+@push_option
 @click.option("--force", is_flag=True, help="Replace an existing output and start over.")
 @click.option("--dry-run", is_flag=True, help="Check every input, show the plan, write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -71,6 +74,7 @@ def train_task(
     global_adapter: str | None,
     checkpoint_every: int,
     resume: bool,
+    push_to: str | None,
     force: bool,
     dry_run: bool,
     as_json: bool,
@@ -105,6 +109,7 @@ def train_task(
         plan = plan_task(task, output, **inputs, **settings)
         for note in plan.notes:
             warn(note)
+        say_where_it_would_be_pushed(push_to)
         if as_json:
             print_json("train-task-plan", plan.to_json())
         else:
@@ -120,8 +125,9 @@ def train_task(
             **inputs,
             **settings,
         )
+    pushed = pushed_to(push_to, written)
     if as_json:
-        print_json("train-task", _record(written))
+        print_json("train-task", {**_record(written), "pushed": pushed})
     else:
         print_result(written)
 
