@@ -70,15 +70,16 @@ def _shape(tensors: TensorFile, pair: FactorPair) -> ModuleShape:
                 f"convert it to one of {', '.join(DTYPES)}",
             )
     a, b = tensors[pair.a].shape, tensors[pair.b].shape
+    _refuse_groups(tensors, pair)
     if pair.transposed:
         a, b = a[::-1], b[::-1]
     kernel = a[2:]
-    fits = len(a) == len(b) and len(a) >= 2 and a[0] == b[1] and 0 not in a + b and set(b[2:]) <= {1}
+    fits = len(a) == len(b) and 2 <= len(a) <= 5 and a[0] == b[1] and 0 not in a + b and set(b[2:]) <= {1}
     if pair.mid is None:
         rank = a[0] if fits else 0
     else:
         mid = tensors[pair.mid].shape
-        fits = len(a) == len(b) >= 3 and set(a[2:] + b[2:]) <= {1} and mid[:2] == (b[1], a[0])
+        fits = 3 <= len(a) == len(b) <= 5 and set(a[2:] + b[2:]) <= {1} and mid[:2] == (b[1], a[0])
         fits = fits and len(mid) == len(a) and 0 not in a + b + mid
         rank, kernel = b[1] if fits else 0, mid[2:]
     if not fits or (kernel and (pair.transposed or pair.embedding)):
@@ -91,3 +92,14 @@ def _shape(tensors: TensorFile, pair: FactorPair) -> ModuleShape:
     dtypes = {tensors[name].dtype for name in named}
     dtype = dtypes.pop() if len(dtypes) == 1 else "F32"
     return ModuleShape(rank, a[1] * math.prod(kernel), b[0], dtype, layer, pair.scale)
+
+
+def _refuse_groups(tensors: TensorFile, pair: FactorPair) -> None:
+    """Refuse a grouped convolution: peft's A has all its rows, its B those of one group."""
+    a, b = tensors[pair.a].shape, tensors[pair.b].shape
+    if pair.mid is None and 3 <= len(a) == len(b) and 0 < b[1] < a[0] and a[0] % b[1] == 0:
+        raise Refusal(
+            f"{tensors.path}: {pair.path} is a convolution in {a[0] // b[1]} groups ({pair.a} {list(a)}, "
+            f"{pair.b} {list(b)})",
+            "its delta is not b @ a: train without this module",
+        )

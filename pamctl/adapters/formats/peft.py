@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,18 @@ _FACTOR = re.compile(
     r"(?P<path>.+)\.(lora_(?P<factor>[AB])(\.(?P<name>[^.]+))?\.weight"
     r"|lora_embedding_(?P<embedding>[AB])(\.(?P<embedding_name>[^.]+))?)"
 )
-_EMBEDDINGS = ("embed_tokens", "lm_head", "wte")
+_LORA_BIAS = re.compile(r"(?P<path>.+)\.lora_B(\.[^.]+)?")
+# Older releases left their wrapper's name in; a raw dump has the adapter's name after it.
+_MODULES_TO_SAVE = re.compile(r"\.modules_to_save(\.default)?(?=\.|$)")
+# What `get_input_embeddings` and `get_output_embeddings` give: saved whole once they have been resized.
+_EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "tok_embeddings")
 _OF_ANOTHER_KIND = {
     "lora_magnitude_vector": "DoRA rescales the base weights: save a plain LoRA",
     "lora_E": "AdaLoRA puts a diagonal between the factors: save a plain LoRA",
     "lora_diag": "KaSA puts a diagonal between the factors: save a plain LoRA",
     "hada_w": "LoHa multiplies its factors element by element: train a plain LoRA",
     "lokr_w": "LoKr is a Kronecker product: train a plain LoRA",
+    "original_module": "it is the base's own weight, in a raw dump: save the adapter with peft",
     "trainable_tokens": "single rows of an embedding are not supported: save without trainable_token_indices",
 }
 
@@ -61,7 +67,8 @@ def read(stored: Stored) -> Contents:
     settings = PeftSettings(stored.settings_file, stored.settings)
     factors, others = _sorted_out(stored.tensors)
     pairs = {path: _pair(stored, settings, path, names) for path, names in factors.items()}
-    ids = canonical_ids(pairs, settings.base_model)
+    passing = [_passing(stored, settings, pairs, name) for name in others]
+    ids = canonical_ids([*pairs, *(tensor.path for tensor in passing)], settings.base_model)
     modules: dict[str, FactorPair] = {}
     for path, pair in pairs.items():
         if ids[path] in modules:
@@ -69,8 +76,13 @@ def read(stored: Stored) -> Contents:
                 f"{stored.file}: {path} and {modules[ids[path]].path} are one module", "keep one of them"
             )
         modules[ids[path]] = pair
-    extras = _extras(stored, settings, others, {ids[path]: pair.scale for path, pair in pairs.items()})
-    return Contents(paired_modules(stored.tensors, modules), settings.base_model, extras)
+    return Contents(
+        paired_modules(stored.tensors, modules), settings.base_model, _extras(stored.tensors, passing, ids)
+    )
+
+
+def refuse_unwritable(adapter: Adapter, options: WriteOptions) -> None:
+    """Nothing: this format has a place for all that an adapter may hold."""
 
 
 def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: WriteOptions) -> None:
@@ -101,24 +113,31 @@ def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: Write
             yield name_of_extra, extra.read()
 
     write_safetensors(draft / WEIGHTS_NAME, shapes, tensors(), dtypes)
-    config = json.dumps(_config(adapter, factors, options), indent=2, sort_keys=True, ensure_ascii=False)
+    config = json.dumps(_config(adapter, factors, options), indent=2, ensure_ascii=False)
     (draft / CONFIG_NAME).write_text(config + "\n", encoding="utf-8")
 
 
 def full_modules(tensors: TensorFile, names: Iterable[str]) -> dict[str, Extra]:
     """Full weights by canonical tensor id, to be carried along as they are."""
-    by_path = {_path(name): name for name in names}
-    ids = canonical_ids([path.rpartition(".")[0] for path in by_path], None)
-    return {
-        f"{ids[path.rpartition('.')[0]]}.{path.rpartition('.')[2]}": _extra(tensors, name, "module")
-        for path, name in by_path.items()
-    }
+    passing = [_Passing(name, *_split(name.removeprefix(PREFIX)), "module") for name in names]
+    return _extras(tensors, passing, canonical_ids([tensor.path for tensor in passing]))
 
 
-def _path(name: str) -> str:
-    """A tensor's name as the model spells it: without peft's prefix and wrappers."""
-    path = name.removeprefix(PREFIX)
-    return re.sub(r"\.(base_layer|modules_to_save(\.default)?|original_module)(?=\.[^.]+$)", "", path)
+@dataclass(frozen=True)
+class _Passing:
+    """A tensor that is no factor: its name, the module it belongs to, its place there, and what it is."""
+
+    name: str
+    path: str
+    leaf: str
+    role: ExtraRole
+    scale: float = 1.0
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The module and the leaf of a tensor's name."""
+    path, _, leaf = name.rpartition(".")
+    return path, leaf
 
 
 def _sorted_out(tensors: TensorFile) -> tuple[dict[str, dict[str, str]], list[str]]:
@@ -148,57 +167,78 @@ def _pair(stored: Stored, settings: PeftSettings, path: str, names: Mapping[str,
     a, b = (names.get(f"embedding_{factor}" if embedding else factor) for factor in "AB")
     if a is None or b is None or len(names) != 2:
         present = ", ".join(name.rsplit(f"{path}.")[-1] for name in names.values())
-        raise Refusal(f"{stored.file}: of {path} there is only {present}", "save the adapter again with peft")
+        fault = (
+            f"there is only {present}" if len(names) == 1 else f"there are factors of another kind: {present}"
+        )
+        raise Refusal(f"{stored.file}: of {path} {fault}", "save the adapter again with peft")
     shape = stored.tensors[a].shape
     rank = shape[0] if shape else 0
     return FactorPair(path, a, b, settings.scale(path, rank) if rank else 1.0, embedding=embedding)
 
 
-def _extras(
-    stored: Stored, settings: PeftSettings, names: Iterable[str], scales: Mapping[str, float]
-) -> dict[str, Extra]:
-    """What passes through, by canonical tensor id."""
-    paths = {name: _path(name).rpartition(".") for name in names}
-    roles = {name: _role(stored, settings, name) for name in names}
-    parents = {name: path.removesuffix(".lora_B") for name, (path, _, _) in paths.items()}
-    ids = canonical_ids(parents.values(), settings.base_model)
-    extras: dict[str, Extra] = {}
-    for name, role in roles.items():
-        module, leaf = ids[parents[name]], "lora_bias" if role == "lora_bias" else paths[name][2]
-        key = f"{module}.{leaf}"
-        if key in extras or (role == "lora_bias" and module not in scales):
-            raise Refusal(f"{stored.file}: {name} stands twice or alone", "save the adapter again with peft")
-        extras[key] = _extra(stored.tensors, name, role, scales[module] if role == "lora_bias" else None)
-    return extras
+def _passing(stored: Stored, settings: PeftSettings, pairs: Mapping[str, FactorPair], name: str) -> _Passing:
+    """What a tensor that is no factor is for.
 
-
-def _role(stored: Stored, settings: PeftSettings, name: str) -> ExtraRole:
+    Raises:
+        Refusal: it belongs to another kind of adapter, or nothing says what it is for.
+    """
     for part, way_on in _OF_ANOTHER_KIND.items():
         if part in name:
             raise Refusal(f"{stored.file}: {name} is no factor of a plain LoRA", way_on)
-    path, _, leaf = _path(name).rpartition(".")
-    if re.search(r"\.lora_B(\.[^.]+)?\.bias$", name):
-        return "lora_bias"
-    if ".modules_to_save." in name or settings.saves_whole(path):
-        return "module"
-    if leaf == "bias" and settings.fields.get("bias") in ("all", "lora_only"):
-        return "bias"
-    if leaf == "weight" and path.rpartition(".")[2] in _EMBEDDINGS:
-        return "embedding"
+    path, leaf = _split(name.removeprefix(PREFIX))
+    if leaf == "bias" and (found := _LORA_BIAS.fullmatch(path)):
+        return _lora_bias(stored.tensors, pairs.get(found["path"]), name)
+    in_wrapper = _MODULES_TO_SAVE.search(path)
+    inner = _MODULES_TO_SAVE.sub("", path).removesuffix(".base_layer")
+    if inner not in pairs and (in_wrapper or settings.saves_whole(path)):
+        return _Passing(name, inner, leaf, "module")
+    if leaf == "bias" and settings.saves_biases:
+        return _Passing(name, inner, leaf, "bias")
+    if leaf in ("weight", "bias") and (_is_embedding(inner) or (inner in pairs and pairs[inner].embedding)):
+        return _Passing(name, inner, leaf, "embedding")
     raise Refusal(
         f"{stored.file}: {name} is neither <module>.lora_A.weight or .lora_B.weight nor of a module that "
-        f"{CONFIG_NAME} says is saved whole",
+        f"{stored.settings_file.name} says is saved whole",
         "save the adapter again with peft, as a plain LoRA",
     )
 
 
-def _extra(tensors: TensorFile, name: str, role: ExtraRole, scale: float | None = None) -> Extra:
-    entry = tensors[name]
+def _lora_bias(tensors: TensorFile, pair: FactorPair | None, name: str) -> _Passing:
+    if pair is None or tensors[name].shape != tensors[pair.b].shape[:1]:
+        raise Refusal(
+            f"{tensors.path}: {name} {list(tensors[name].shape)} is no bias of factors in the file",
+            "save the adapter again with peft",
+        )
+    return _Passing(name, pair.path, "lora_bias", "lora_bias", pair.scale)
+
+
+def _is_embedding(path: str) -> bool:
+    return path.rpartition(".")[2] in _EMBEDDINGS
+
+
+def _extras(tensors: TensorFile, passing: Iterable[_Passing], ids: Mapping[str, str]) -> dict[str, Extra]:
+    """What passes through, by canonical tensor id."""
+    found: dict[str, _Passing] = {}
+    for tensor in passing:
+        key = f"{ids[tensor.path]}.{tensor.leaf}"
+        if key in found:
+            raise Refusal(
+                f"{tensors.path}: {found[key].name} and {tensor.name} are one tensor", "keep one of them"
+            )
+        found[key] = tensor
+    return {key: _extra(tensors, tensor) for key, tensor in found.items()}
+
+
+def _extra(tensors: TensorFile, tensor: _Passing) -> Extra:
+    entry = tensors[tensor.name]
     if entry.dtype not in DTYPES:
-        raise Refusal(f"{tensors.path}: {name} is {entry.dtype}", f"convert it to one of {', '.join(DTYPES)}")
-    if scale is None:
-        return Extra(role, entry.shape, entry.dtype, lambda: tensors.stored(name))
-    return Extra(role, entry.shape, "F32", lambda: tensors.read(name) * np.float32(scale))
+        raise Refusal(
+            f"{tensors.path}: {tensor.name} is {entry.dtype}", f"convert it to one of {', '.join(DTYPES)}"
+        )
+    if tensor.role != "lora_bias":
+        return Extra(tensor.role, entry.shape, entry.dtype, lambda: tensors.stored(tensor.name))
+    scale = np.float32(tensor.scale)
+    return Extra("lora_bias", entry.shape, "F32", lambda: tensors.read(tensor.name) * scale)
 
 
 def _names(module: str, adapter: Adapter, spelling: str) -> dict[str, str]:
@@ -226,11 +266,7 @@ def _written_extras(adapter: Adapter, spelling: str) -> Iterator[tuple[str, Extr
 
 
 def _config(adapter: Adapter, factors: WrittenFactors, options: WriteOptions) -> dict[str, Any]:
-    ranks = {
-        re.escape(target_name(module, options.spelling)): shape.rank
-        for module, shape in factors.shapes.items()
-        if shape.rank != adapter.rank
-    }
+    ranks = _rank_pattern({module: shape.rank for module, shape in factors.shapes.items()}, options.spelling)
     roles = {name.rpartition(".")[0]: extra.role for name, extra in adapter.extras.items()}
     whole = [module for module, role in roles.items() if role == "module" and module not in adapter.shapes]
     biased = {module for module, role in roles.items() if role == "bias"}
@@ -253,6 +289,19 @@ def _config(adapter: Adapter, factors: WrittenFactors, options: WriteOptions) ->
         "use_dora": False,
         "use_rslora": False,
     }
+
+
+def _rank_pattern(ranks: Mapping[str, int], spelling: str) -> dict[str, int]:
+    """The ranks that differ from the largest, by patterns of which peft takes the first that matches.
+
+    Where one module's name is the end of another's, the longer comes first, even at the largest rank.
+    """
+    named = {f".{target_name(module, spelling)}": rank for module, rank in ranks.items()}
+    smaller = tuple(name for name, rank in named.items() if rank < max(ranks.values()))
+    patterned = sorted(
+        filter(lambda name: name.endswith(smaller), named), key=lambda name: (-len(name), name)
+    )
+    return {re.escape(name[1:]): named[name] for name in patterned}
 
 
 def _task_type(adapter: Adapter) -> str | None:

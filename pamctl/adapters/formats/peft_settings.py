@@ -1,19 +1,16 @@
 """What an `adapter_config.json` of peft means for the deltas: each module's scale, and what is refused."""
 
 import math
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import regex
-
+from pamctl.adapters.formats.peft_patterns import PeftPatterns
 from pamctl.refusal import Refusal
 
 DEFAULT_RANK = DEFAULT_ALPHA = 8
-SECONDS_TO_MATCH = 5.0  # for all patterns of a config against all modules: a hostile one would take years
 
 # Fields with which the delta is no longer scale · B @ A on the base as published, by what to do about them.
 _CHANGES_THE_DELTA = {
@@ -63,6 +60,9 @@ _KNOWN_FIELDS = {
     "velora_config",
 }
 _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
+_SWITCHES = ("fan_in_fan_out", "lora_bias", "use_rslora")
+_BIASES = (None, "none", "all", "lora_only")
+_SCALES = (2.0**-126, 2.0**127)  # what float32 holds without loss
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class PeftSettings:
     """A config that has been checked to be a plain LoRA's.
 
     Raises:
-        Refusal: when it is made, for a field that says otherwise or that is not known; when it is asked for a
-            module, for a value that is not a number.
+        Refusal: when it is made, for a field that says otherwise, is not known or is not of its type; when it
+            is asked for a module, for a value that is not a number or a pattern that takes too long.
     """
 
     file: Path
@@ -80,23 +80,35 @@ class PeftSettings:
     def __post_init__(self) -> None:
         if self.fields.get("peft_type") != "LORA":
             raise Refusal(
-                f"{self.file}: peft_type is {self.fields.get('peft_type')!r}",
+                f"{self.file}: peft_type is {_shown(self.fields.get('peft_type'))}",
                 "only peft_type LORA can be used",
             )
         for field, value in self.fields.items():
-            if value and value != "none":
-                self._refuse_if_not_plain(field, value)
-        if self.fields.get("init_lora_weights") not in _PLAIN_STARTS:
-            raise Refusal(
-                f"{self.file}: init_lora_weights is {self.fields['init_lora_weights']!r}, "
-                "which changes the base weights",
-                "save it with peft's path_initial_model_for_weight_conversion, which gives a plain LoRA",
+            self._refuse_if_not_plain(field, value)
+        for field in _SWITCHES:
+            self._refuse_unless(
+                field, lambda value: value is None or isinstance(value, bool), "true or false"
+            )
+        self._refuse_unless("bias", lambda value: value in _BIASES, "none, all or lora_only")
+        self._refuse_unless(
+            "base_model_name_or_path", lambda value: value is None or isinstance(value, str), "a name"
+        )
+        self._refuse_unless("modules_to_save", _are_names, "a list of names")
+        for field in ("rank_pattern", "alpha_pattern"):
+            self._refuse_unless(
+                field,
+                lambda value: value is None or isinstance(value, dict),
+                "an object of pattern to number",
             )
 
     @property
     def base_model(self) -> str | None:
-        name = self.fields.get("base_model_name_or_path")
-        return name if isinstance(name, str) and name else None
+        return self.fields.get("base_model_name_or_path") or None
+
+    @property
+    def saves_biases(self) -> bool:
+        """Whether biases of the base are saved as trained."""
+        return self.fields.get("bias") in ("all", "lora_only")
 
     def scale(self, path: str, rank: int) -> float:
         """alpha / rank, or alpha / √rank under rsLoRA, of the module that the model calls `path`.
@@ -111,64 +123,61 @@ class PeftSettings:
                 "the config and the weights are of different adapters, or r or rank_pattern was edited",
             )
         alpha = self._number("alpha_pattern", "lora_alpha", DEFAULT_ALPHA, path)
-        return alpha / (math.sqrt(rank) if self.fields.get("use_rslora") else rank)
+        scale = alpha / (math.sqrt(rank) if self.fields.get("use_rslora") else rank)
+        if not _SCALES[0] <= abs(scale) <= _SCALES[1]:
+            raise Refusal(f"{self.file} gives {path} a scale of {scale:g}", "correct lora_alpha in it")
+        return scale
 
     def saves_whole(self, path: str) -> bool:
-        """Whether `modules_to_save` names the module `path`, as peft matches it: by the end of its name."""
-        named = self.fields.get("modules_to_save") or ()
-        if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
-            raise Refusal(f"{self.file}: modules_to_save is {named!r}", "it should be a list of names")
-        return any(f".{path}".endswith(f".{name}") or f".{name}." in f".{path}" for name in named)
+        """Whether `modules_to_save` names the module `path` or one it lies in, as peft does: by the end."""
+        named = tuple(self.fields.get("modules_to_save") or ())
+        parts = path.split(".")
+        return any(".".join(parts[:length]).endswith(named) for length in range(1, len(parts) + 1))
 
     def _refuse_if_not_plain(self, field: str, value: Any) -> None:
-        if field in _CHANGES_THE_DELTA:
-            raise Refusal(f"{self.file}: {field} is {value!r}", _CHANGES_THE_DELTA[field])
-        if field not in _KNOWN_FIELDS:
+        if field in _CHANGES_THE_DELTA and value not in (None, False, []):
+            raise Refusal(f"{self.file}: {field} is {_shown(value)}", _CHANGES_THE_DELTA[field])
+        if field == "init_lora_weights" and value not in _PLAIN_STARTS:
             raise Refusal(
-                f"{self.file}: {field} is {value!r}: an unknown field, which may change the delta",
-                f"remove {field} from the config if it only concerns training",
+                f"{self.file}: init_lora_weights is {_shown(value)}, which changes the base weights",
+                "save it with peft's path_initial_model_for_weight_conversion, which gives a plain LoRA",
             )
+        if value and field not in _KNOWN_FIELDS and field not in _CHANGES_THE_DELTA:
+            raise Refusal(
+                f"{self.file}: {_shown(field)} is {_shown(value)}: "
+                "an unknown field, which may change the delta",
+                "remove it from the config if it only concerns training",
+            )
+
+    def _refuse_unless(self, field: str, fits: Callable[[Any], bool], due: str) -> None:
+        value = self.fields.get(field)
+        if not fits(value):
+            raise Refusal(f"{self.file}: {field} is {_shown(value)}", f"it should be {due}")
 
     def _number(self, patterns: str, field: str, default: int, path: str) -> float:
         """The value for one module: of the first pattern that matches its path's end, else the field's."""
         place, value = field, self.fields.get(field, default)
-        for pattern, compiled in self._patterns[patterns].items():
-            if self._matches(compiled, path, f"{patterns}[{pattern!r}]"):
-                place, value = f"{patterns}[{pattern!r}]", self.fields[patterns][pattern]
-                break
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-            or value == 0
-        ):
-            raise Refusal(f"{self.file}: {place} is {value!r}", "it should be a number other than 0")
-        return value
-
-    def _matches(self, pattern: Any, path: str, place: str) -> bool:
-        try:
-            return bool(pattern.match(path, timeout=max(self._deadline - time.monotonic(), 1e-3)))
-        except TimeoutError as fault:
-            raise Refusal(
-                f"{self.file}: {place} takes longer than {SECONDS_TO_MATCH:g} s to match",
-                "simplify the pattern",
-            ) from fault
+        if (pattern := self._patterns[patterns].first(path)) is not None:
+            place, value = f"{patterns}[{_shown(pattern)}]", self.fields[patterns][pattern]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < abs(value) <= _SCALES[1]:
+            raise Refusal(f"{self.file}: {place} is {_shown(value)}", "it should be a number other than 0")
+        return float(value)
 
     @cached_property
-    def _deadline(self) -> float:
-        return time.monotonic() + SECONDS_TO_MATCH
+    def _patterns(self) -> dict[str, PeftPatterns]:
+        return {
+            field: PeftPatterns(self.file, field, self.fields.get(field) or ())
+            for field in ("rank_pattern", "alpha_pattern")
+        }
 
-    @cached_property
-    def _patterns(self) -> dict[str, dict[str, Any]]:
-        return {field: self._compiled(field) for field in ("rank_pattern", "alpha_pattern")}
 
-    def _compiled(self, field: str) -> dict[str, Any]:
-        found = self.fields.get(field) or {}
-        if not isinstance(found, dict):
-            raise Refusal(f"{self.file}: {field} is {found!r}", "it should be an object of pattern to number")
-        try:
-            return {pattern: regex.compile(rf"(.*\.)?({pattern})$") for pattern in found}
-        except (regex.error, RecursionError, OverflowError) as fault:
-            raise Refusal(
-                f"{self.file}: {field} holds a pattern that is none: {fault}", "correct it"
-            ) from fault
+def _are_names(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list) and all(name and isinstance(name, str) for name in value)
+    )
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, of a length that leaves room for the message."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
