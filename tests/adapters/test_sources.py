@@ -1,11 +1,32 @@
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from pamctl import hub
 from pamctl.adapters import open_adapter
 from pamctl.adapters.sources import locate
-from pamctl.refusal import Refusal
+from pamctl.refusal import Refusal, UsageRefusal
 from tests.adapter_cases import random_adapter, saved, write_peft
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[hub.HubReference]:
+    """The references that the Hub was asked for; it has one adapter, in every repository and folder."""
+    folder = saved(random_adapter(), tmp_path / "cache")
+    (folder / "optimizer.pt").write_bytes(b"not wanted")
+    references: list[hub.HubReference] = []
+
+    def fetch(reference: hub.HubReference, wanted: Callable[[Sequence[str]], Sequence[str]]) -> hub.Snapshot:
+        names = tuple(sorted(path.name for path in folder.iterdir()))
+        assert "optimizer.pt" not in wanted(names)
+        references.append(reference)
+        return hub.Snapshot(reference.repository, COMMIT, folder, names, ("found in the cache",))
+
+    monkeypatch.setattr(hub, "fetch", fetch)
+    return references
 
 
 def test_a_folder_and_the_file_in_it_are_the_same_adapter(tmp_path: Path) -> None:
@@ -14,18 +35,75 @@ def test_a_folder_and_the_file_in_it_are_the_same_adapter(tmp_path: Path) -> Non
     assert open_adapter(folder).fingerprint == open_adapter(str(file)).fingerprint
 
 
-@pytest.mark.parametrize("reference", ["hf://org/name", "org/name", "missing"])
-def test_what_does_not_exist_is_refused_by_the_name_given(reference: str) -> None:
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("hf://org/name", hub.HubReference("org/name", None, "")),
+        ("org/name", hub.HubReference("org/name", None, "")),
+        ("hf://org/name@v1/sub", hub.HubReference("org/name", "v1", "sub")),
+        (
+            "hf://org/name/adapter_model.safetensors",
+            hub.HubReference("org/name", None, "adapter_model.safetensors"),
+        ),
+    ],
+)
+def test_what_is_not_on_disk_is_asked_of_the_hub_and_its_commit_kept(
+    reference: str, expected: hub.HubReference, asked: list[hub.HubReference]
+) -> None:
+    opened = open_adapter(reference)
+    assert asked == [expected]
+    assert opened.fingerprint == random_adapter().fingerprint
+    assert opened.name == reference
+    assert opened.origin is not None
+    assert (opened.origin.repository, opened.origin.commit) == ("org/name", COMMIT)
+    assert "found in the cache" in opened.origin.notes
+
+
+def test_a_folder_of_that_name_comes_before_the_hub(
+    asked: list[hub.HubReference], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(random_adapter(), tmp_path / "org" / "name")
+    monkeypatch.chdir(tmp_path)
+    assert locate("org/name").repository is None
+    assert asked == []
+
+
+@pytest.mark.parametrize("reference", ["missing", "./org/name", "../name", "/org/name"])
+def test_what_does_not_exist_is_refused_by_the_name_given(
+    reference: str, asked: list[hub.HubReference]
+) -> None:
     with pytest.raises(Refusal, match="no such file or folder") as refusal:
         locate(reference)
     assert reference in refusal.value.what
+    assert "hf://org/name" in refusal.value.way_on
+    assert asked == []
 
 
-@pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])
-def test_a_missing_file_is_named(missing: str, tmp_path: Path) -> None:
-    (write_peft(tmp_path) / missing).unlink()
-    with pytest.raises(Refusal, match=f"holds no {missing}"):
+@pytest.mark.parametrize("reference", ["hf://name", "hf://", "hf://a/b/../../c", "hf://a/b@"])
+def test_a_malformed_reference_to_the_hub_is_refused_unasked(
+    reference: str, asked: list[hub.HubReference]
+) -> None:
+    with pytest.raises(UsageRefusal):
+        locate(reference)
+    assert asked == []
+
+
+def test_a_folder_without_tensors_is_refused(tmp_path: Path) -> None:
+    (write_peft(tmp_path) / "adapter_model.safetensors").unlink()
+    with pytest.raises(Refusal, match="holds no adapter") as refusal:
         locate(tmp_path)
+    assert ".safetensors" in refusal.value.way_on
+
+
+def test_one_of_several_files_has_to_be_named(tmp_path: Path) -> None:
+    file = write_peft(tmp_path) / "adapter_model.safetensors"
+    for name in ("one.safetensors", "two.safetensors"):
+        (tmp_path / name).write_bytes(file.read_bytes())
+    assert locate(tmp_path).weights == file
+    file.unlink()
+    with pytest.raises(Refusal, match=r"2 files .* one\.safetensors, two\.safetensors"):
+        locate(tmp_path)
+    assert locate(tmp_path / "two.safetensors").weights.name == "two.safetensors"
 
 
 @pytest.mark.parametrize("as_file", [False, True])
@@ -34,8 +112,16 @@ def test_a_pickle_is_refused_and_not_opened(as_file: bool, tmp_path: Path) -> No
     pickle = tmp_path / "adapter_model.bin"
     pickle.write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
     with pytest.raises(Refusal, match="is a pickle") as refusal:
-        locate(pickle if as_file else tmp_path)
-    assert "safe_serialization" in refusal.value.way_on
+        open_adapter(pickle if as_file else tmp_path)
+    assert "--allow-pickle" in refusal.value.way_on
+    assert locate(pickle if as_file else tmp_path, allow_pickle=True).weights == pickle
+
+
+def test_full_weights_beside_an_adapter_are_not_overlooked(tmp_path: Path) -> None:
+    (write_peft(tmp_path) / "non_lora_trainables.bin").write_bytes(b"")
+    with pytest.raises(Refusal, match=r"non_lora_trainables\.bin lies beside") as refusal:
+        open_adapter(tmp_path)
+    assert "--allow-pickle" in refusal.value.way_on
 
 
 def test_an_adapter_one_folder_deeper_is_pointed_out(tmp_path: Path) -> None:
