@@ -259,11 +259,14 @@ def module_digest(factors: LoraFactors) -> bytes:
 
 
 def combined_digest(modules: Mapping[str, bytes], extras: Mapping[str, Extra]) -> str:
-    """The fingerprint of an adapter whose modules have these digests."""
+    """The fingerprint of an adapter whose modules have these digests.
+
+    Ids enter it flattened, as kohya spells them, so that it is the same for a file that knows no others.
+    """
     whole = hashlib.sha256()
-    for module in sorted(modules):
+    for module, digest in sorted((module.replace(".", "_"), digest) for module, digest in modules.items()):
         whole.update(f"{module}\0".encode())
-        whole.update(modules[module])
+        whole.update(digest)
     for name, extra in sorted(extras.items()):
         whole.update(f"{name}\0{extra.role} {extra.dtype} {extra.shape}\n".encode())
         whole.update(

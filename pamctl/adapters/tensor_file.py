@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
@@ -21,6 +21,14 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
 }
 """The number formats that can be read, by the names that safetensors gives them."""
+
+_OF_SINGLE_NUMBERS = DTYPES | {
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U8": np.dtype("u1"),
+}
 
 DAMAGED = "the file is damaged: fetch or write it again"
 
@@ -85,6 +93,29 @@ class TensorFile(Mapping[str, TensorEntry]):
         with np.errstate(over="ignore"):
             return self._finite(name, self.stored(name).astype(np.float32, copy=False))
 
+    def numbers(self, names: Iterable[str]) -> dict[str, float]:
+        """Tensors of one number each, as alphas are, whose dtype may be an integer's too.
+
+        Raises:
+            Refusal: several numbers or none; else as `stored`.
+        """
+        with self.path.open("rb") as stream:
+            return {name: self._number(stream, name) for name in names}
+
+    def _number(self, stream: BinaryIO, name: str) -> float:
+        entry = self.entries[name]
+        dtype = _OF_SINGLE_NUMBERS.get(entry.dtype)
+        if dtype is None or math.prod(entry.shape) != 1 or entry.size != dtype.itemsize:
+            raise Refusal(
+                f"{self.path}: {name} is {entry.dtype} {list(entry.shape)}, not one number",
+                "save the adapter again with the program that made it",
+            )
+        stream.seek(entry.offset)
+        raw = stream.read(entry.size)
+        if len(raw) != entry.size:
+            raise Refusal(f"{self.path}: {name} ends after {len(raw)} of {entry.size} bytes", DAMAGED)
+        return float(self._finite(name, np.frombuffer(raw, dtype).astype(np.float64))[0])
+
     def _finite(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
         if not np.isfinite(values).all():
             raise Refusal(
@@ -107,5 +138,5 @@ def is_shape(lengths: Iterable[Any]) -> bool:
 
 def shown(text: Any) -> str:
     """What a file calls something, short and printable whatever it is."""
-    quoted = ascii(text) if isinstance(text, str | int) else type(text).__name__
+    quoted = ascii(text) if isinstance(text, str | int | float | None) else type(text).__name__
     return quoted if len(quoted) <= 100 else f"{quoted[:100]}…"

@@ -48,12 +48,17 @@ def read_settings(file: Path) -> dict[str, Any]:
     """The object that a JSON file holds, no name in it twice."""
     if file.stat().st_size > LARGEST_SETTINGS:
         raise Refusal(f"{file} is larger than {LARGEST_SETTINGS} bytes", "fetch or write the adapter again")
+    return parsed_settings(file.read_bytes(), str(file))
+
+
+def parsed_settings(text: str | bytes, place: str) -> dict[str, Any]:
+    """The object that a JSON text holds, no name in it twice; `place` is for the message."""
     try:
-        settings = json.loads(file.read_bytes(), object_pairs_hook=_unique_names)
+        settings = json.loads(text, object_pairs_hook=_unique_names)
     except (ValueError, RecursionError) as fault:
-        raise Refusal(f"{file} is not JSON: {fault}", "fetch or write the adapter again") from fault
+        raise Refusal(f"{place} is not JSON: {fault}", "fetch or write the adapter again") from fault
     if not isinstance(settings, dict):
-        raise Refusal(f"{file} does not hold an object", "fetch or write the adapter again")
+        raise Refusal(f"{place} does not hold an object", "fetch or write the adapter again")
     return settings
 
 

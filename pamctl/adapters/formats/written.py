@@ -1,5 +1,6 @@
 """The factors of an adapter as a file is to hold them: the scale folded in, one rank, one dtype."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -74,6 +75,13 @@ class WrittenFactors:
         if self._digests.keys() != self.adapter.shapes.keys():
             raise ValueError("the fingerprint is known when every module is written")
         return combined_digest(self._digests, self.adapter.extras)
+
+
+def factor_shapes(shape: ModuleShape) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(rank, channels, *kernel) and (outputs, rank, 1...): the factors as every format but mlx lays them out."""
+    kernel = shape.layer.kernel
+    channels = shape.inputs // math.prod(kernel)
+    return (shape.rank, channels, *kernel), (shape.outputs, shape.rank, *(1 for _ in kernel))
 
 
 def refuse_extras(adapter: Adapter, format: str) -> None:

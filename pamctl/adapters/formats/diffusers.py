@@ -1,0 +1,283 @@
+"""The diffusers format, old and new: one safetensors file of `<component>.<module path>.<factor>`."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pamctl.adapters.adapter import Adapter, Extra
+from pamctl.adapters.formats.alphas import alpha_scales, named_base
+from pamctl.adapters.formats.pairing import FactorPair, paired_modules
+from pamctl.adapters.formats.peft_settings import PeftSettings
+from pamctl.adapters.formats.stored import Contents, Stored, parsed_settings
+from pamctl.adapters.formats.written import (
+    WriteOptions,
+    WrittenFactors,
+    factor_shapes,
+    refuse_extras,
+    refuse_layers,
+)
+from pamctl.adapters.module_names import canonical_id
+from pamctl.adapters.provenance import embedding, public_name
+from pamctl.adapters.safetensors_file import write_safetensors
+from pamctl.adapters.tensor_file import TensorFile
+from pamctl.refusal import Refusal
+
+WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
+SETTINGS_NAME = "lora_adapter_metadata"
+
+# New: lora_A, lora_B; old: the processor's to_q_lora.down; between them lora_linear_layer.down, lora.down,
+# and lora_down of trainers that keep the dots. An alpha stands beside the module or beside its first factor.
+_NAME = re.compile(
+    r"(?P<path>.+?)(?:"
+    r"\.lora_(?P<factor>[AB])(?:\.default)?\.weight"
+    r"|(?P<joint>_lora\.|\.lora\.|\.lora_linear_layer\.|\.lora_)(?P<end>down|up|mid)\.weight"
+    r"|(?P<alpha_joint>_lora|\.lora|\.lora_linear_layer)?(?:\.down\.weight)?\.(?P<alpha>alpha)"
+    r"|\.lora_B(?:\.default)?\.(?P<bias>bias))"
+)
+_OWN = re.compile(
+    r"(?:unet|transformer|diffusion_model|model\.diffusion_model|transformer_2|text_encoder(?:_[23])?)\."
+    r".+\.(?:lora_[AB](?:\.default)?\.weight|lora_(?:down|up)\.weight|alpha)"
+    r"|.+(?:_lora|\.lora|\.lora_linear_layer)\.(?:down|up)\.weight"
+    r"|(?:down_blocks|mid_block|up_blocks|transformer_blocks|single_transformer_blocks|double_blocks|single_blocks"
+    r"|joint_blocks|blocks\.\d+)\..+\.lora_(?:[AB](?:\.default)?|down|up)\.weight"
+)
+_OF_ANOTHER_KIND = {
+    r"\.dora_scale$": "DoRA rescales the base weights: save a plain LoRA",
+    r"\.lora_magnitude_vector\b": "DoRA rescales the base weights: save a plain LoRA",
+    r"\.hada_": "LoHa multiplies its factors element by element: train a plain LoRA",
+    r"\.lokr_": "LoKr is a Kronecker product: train a plain LoRA",
+    r"\.diff_b$": "it changes a bias of the base, which is no LoRA: train plain LoRA modules only",
+    r"\.diff$": "it is a full difference of weights: extract a LoRA from it first",
+    r"_custom_diffusion\b": "Custom Diffusion replaces weights of the base: train a plain LoRA",
+    r"\.processor\.": "it is another processor than diffusers' own: convert it with its own program",
+}
+
+_DENOISER = re.compile(r"(?:unet|transformer|(?:model\.)?diffusion_model)\.")
+_COMPONENTS_IN_IDS = ("text_encoder.", "text_encoder_2.", "text_encoder_3.", "transformer_2.")
+_OLD_PROJECTIONS = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+# How a denoiser's modules are called by diffusers' UNets, and by the code its authors published.
+_OF_A_UNET = re.compile(r"(down_blocks|mid_block|up_blocks|conv_in|conv_out|time_embedding|add_embedding)\b")
+_AS_PUBLISHED = re.compile(
+    r"(input_blocks|middle_block|output_blocks|double_blocks|single_blocks|joint_blocks)\."
+    r"|blocks\.\d+\.(self|cross)_attn\."
+)
+
+
+@dataclass
+class _Module:
+    """The tensors of one module by part (A, B, mid, alpha, bias), and the module as the file spells it."""
+
+    spelled: str
+    names: dict[str, str] = field(default_factory=dict)
+
+
+def recognises(stored: Stored) -> bool:
+    """Whether the metadata are diffusers', or a tensor is named after a pipeline's component or processor."""
+    return SETTINGS_NAME in stored.tensors.metadata or any(_OWN.fullmatch(name) for name in stored.tensors)
+
+
+def read(stored: Stored) -> Contents:
+    """The modules of a file, their numbers but the alphas unread.
+
+    The scale is that of the metadata or of an alpha, and 1 where there is neither, whatever the ranks.
+
+    Raises:
+        Refusal: a tensor that is no factor of a LoRA, a factor without the other, settings that are not a
+            plain LoRA's, or an alpha that is no number or contradicts them.
+    """
+    modules = _modules(stored)
+    scales = _scales(stored, modules)
+    pairs = {
+        module: FactorPair(
+            found.spelled, found.names["A"], found.names["B"], scales[module], mid=found.names.get("mid")
+        )
+        for module, found in modules.items()
+    }
+    extras = {
+        f"{module}.lora_bias": _bias(stored.tensors, found.names["bias"], scales[module])
+        for module, found in modules.items()
+        if "bias" in found.names
+    }
+    return Contents(paired_modules(stored.tensors, pairs), named_base(stored.tensors.metadata), extras)
+
+
+def refuse_unwritable(adapter: Adapter, options: WriteOptions) -> None:
+    """Refuse embeddings and what is no delta, for which there is no place."""
+    refuse_extras(adapter, "diffusers")
+    refuse_layers(adapter, "diffusers", "embedding")
+
+
+def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: WriteOptions) -> None:
+    """Write one file in the new style, the scale folded into lora_B, with the settings that say alpha = r.
+
+    Args:
+        draft: that file, whose metadata then holds the record, or a folder for `WEIGHTS_NAME`.
+
+    Raises:
+        Refusal: as `refuse_unwritable`.
+    """
+    refuse_unwritable(adapter, options)
+    modules = _written_paths(adapter)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path, module in modules.items():
+        a, b = factor_shapes(factors.shapes[module])
+        shapes |= {f"{path}.lora_A.weight": a, f"{path}.lora_B.weight": b}
+
+    def tensors() -> Iterator[tuple[str, NDArray[Any]]]:
+        for path, module in modules.items():
+            a, b = factors[module]
+            yield f"{path}.lora_A.weight", a.reshape(shapes[f"{path}.lora_A.weight"])
+            yield f"{path}.lora_B.weight", b.reshape(shapes[f"{path}.lora_B.weight"])
+
+    file = draft / WEIGHTS_NAME if draft.is_dir() else draft
+    metadata = {SETTINGS_NAME: json.dumps(_written_settings(modules, factors), sort_keys=True)}
+    if adapter.base_model:
+        metadata["ss_base_model_version"] = public_name(adapter.base_model)
+    if file is draft and adapter.provenance is not None:
+        # the header stands before the numbers, so the fingerprint is not known yet
+        metadata |= embedding(replace(adapter.provenance, fingerprint=None))
+    write_safetensors(file, shapes, tensors(), dict.fromkeys(shapes, factors.dtype), metadata)
+
+
+def _modules(stored: Stored) -> dict[str, _Module]:
+    """The tensors of a file by the id of their module, each module with both factors."""
+    modules: dict[str, _Module] = {}
+    for name in stored.tensors:
+        found = _NAME.fullmatch(name)
+        if found is None:
+            raise Refusal(f"{stored.file}: {name} is no factor of a plain LoRA", _way_on(name))
+        spelled = _real_path(found["path"], "_lora" in (found["joint"] or found["alpha_joint"] or ""))
+        part = found["factor"] or {"down": "A", "up": "B", "mid": "mid"}.get(found["end"])
+        part = part or found["alpha"] or found["bias"]
+        module = modules.setdefault(_id(spelled), _Module(spelled))
+        if part in module.names:
+            raise Refusal(
+                f"{stored.file}: {module.names[part]} and {name} are one tensor", "keep one of them"
+            )
+        module.names[part] = name
+    for module in modules.values():
+        if not {"A", "B"} <= module.names.keys():
+            raise Refusal(
+                f"{stored.file}: of {module.spelled} there is only {', '.join(module.names.values())}",
+                "fetch or save the adapter again",
+            )
+    return modules
+
+
+def _real_path(path: str, old: bool) -> str:
+    """The module that a path names; `old` for one that names the projection of an attention processor."""
+    path = path.replace(".processor.", ".")
+    parent, _, projection = path.rpartition(".")
+    if not old:
+        return path
+    if path.startswith("text_encoder"):
+        return f"{parent}.{_OLD_PROJECTIONS.get(projection, projection)}"
+    return f"{path}.0" if projection == "to_out" else path
+
+
+def _id(path: str) -> str:
+    """The canonical id of a module as the file spells it: that of a denoiser has no component."""
+    found = _DENOISER.match(path)
+    return path[found.end() :] if found else canonical_id(path)
+
+
+def _way_on(name: str) -> str:
+    for pattern, way_on in _OF_ANOTHER_KIND.items():
+        if re.search(pattern, name):
+            return way_on
+    return "a LoRA of diffusers holds lora_A.weight and lora_B.weight or lora.down.weight and lora.up.weight"
+
+
+def _scales(stored: Stored, modules: Mapping[str, _Module]) -> dict[str, float]:
+    tensors = stored.tensors
+    alphas = {module: found.names["alpha"] for module, found in modules.items() if "alpha" in found.names}
+    scales = alpha_scales(tensors, alphas, {module: found.names["A"] for module, found in modules.items()})
+    settings = _Settings(stored)
+    for module, found in modules.items():
+        shape = tensors[found.names["A"]].shape
+        said = settings.scale(found.spelled, shape[0]) if shape and shape[0] else None
+        if said is None:
+            continue
+        if module in alphas and said != scales[module]:
+            raise Refusal(
+                f"{stored.file}: {alphas[module]} gives a scale of {scales[module]:g}, the metadata {said:g}",
+                "take away the one that is wrong",
+            )
+        scales[module] = said
+    return scales
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """The LoraConfig in the metadata: one of each component, or one of the model where a model was saved."""
+
+    stored: Stored
+
+    def scale(self, spelled: str, rank: int) -> float | None:
+        """The scale of a module, or None where nothing is said about its component."""
+        component, _, path = spelled.partition(".")
+        if "" in self._components:
+            return self._components[""].scale(spelled, rank)
+        return self._components[component].scale(path, rank) if component in self._components else None
+
+    @cached_property
+    def _components(self) -> dict[str, PeftSettings]:
+        text = self.stored.tensors.metadata.get(SETTINGS_NAME)
+        if text is None:
+            return {}
+        place = f"{self.stored.file}: {SETTINGS_NAME}"
+        fields: dict[str, dict[str, Any]] = {}
+        for name, value in parsed_settings(text, place).items():
+            component, _, key = name.rpartition(".")
+            fields.setdefault(component, {"peft_type": "LORA"})[key] = value
+        return {component: PeftSettings(self.stored.file, found) for component, found in fields.items()}
+
+
+def _bias(tensors: TensorFile, name: str, scale: float) -> Extra:
+    """The bias of lora_B, to which the scale applies too."""
+    return Extra("lora_bias", tensors[name].shape, "F32", lambda: tensors.read(name) * np.float32(scale))
+
+
+def _written_paths(adapter: Adapter) -> dict[str, str]:
+    """Path in the file -> module, in the order of the file."""
+    rest = [module for module in adapter.shapes if not module.startswith(_COMPONENTS_IN_IDS)]
+    if any(_AS_PUBLISHED.match(module) for module in rest):
+        denoiser = "diffusion_model."
+    else:
+        denoiser = "unet." if any(_OF_A_UNET.match(module) for module in rest) else "transformer."
+    prefixes = dict.fromkeys(rest, denoiser)
+    return dict(sorted((prefixes.get(module, "") + module, module) for module in adapter.shapes))
+
+
+def _written_settings(modules: Mapping[str, str], factors: WrittenFactors) -> dict[str, Any]:
+    """LoraConfig's fields of each component, under which every module has alpha = rank."""
+    fields: dict[str, Any] = {}
+    rank = factors.adapter.rank
+    for component in sorted({path.partition(".")[0] for path in modules}):
+        targets = {}
+        for path, module in modules.items():
+            if path.startswith(f"{component}."):
+                # CLIP's text_model is in the path or not, as the release of transformers has it
+                target = path.removeprefix(f"{component}.").removeprefix("text_model.")
+                targets[target] = factors.shapes[module].rank
+        anchor = "" if component.startswith("text_encoder") else "^"
+        ranks = {anchor + re.escape(target): own for target, own in targets.items() if own != rank}
+        settings = {
+            "alpha_pattern": ranks,
+            "lora_alpha": rank,
+            "lora_bias": False,
+            "r": rank,
+            "rank_pattern": ranks,
+            "target_modules": list(targets),
+            "use_dora": False,
+            "use_rslora": False,
+        }
+        fields |= {f"{component}.{name}": value for name, value in settings.items()}
+    return fields
