@@ -1,5 +1,6 @@
 """The bounded twin of tests/bench/mutated_files.py, and that its judge can find fault."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,12 @@ def test_a_reader_that_is_wrong_is_found_out(
         return adapter
 
     monkeypatch.setattr(mutated_files, "open_adapter", with_half_the_scale)
-    assert judge(given[0], given[0].files, tmp_path)[1].startswith("read otherwise")
+    for seed in given:
+        assert judge(seed, seed.files, tmp_path / seed.name)[1].startswith("read otherwise")
+    peft = next(seed for seed in given if seed.name == "peft")
+    config = json.loads(peft.files["adapter_config.json"]) | {"lora_alpha": 7}
+    files = {**peft.files, "adapter_config.json": json.dumps(config).encode()}
+    assert judge(peft, files, tmp_path / "peft")[1].startswith("peft scales by [3.5, ")
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,11 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import struct
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -37,6 +40,7 @@ from tests.pickle_cases import write_torch
 MOST_SECONDS = 5
 MOST_MEMORY = 1 << 30
 Files = dict[str, bytes]
+Read = Mapping[str, tuple[float, bytes, bytes]]
 
 EXTREMES: list[Any] = [
     *(0, -1, 1, 2, 3, 8, 2**31, 2**53, 2**63 - 1, 2**63, 2**64, 10**400, True, None),
@@ -71,7 +75,7 @@ class Seed:
     name: str
     files: Files
     reference: str
-    modules: Mapping[str, bytes]
+    modules: "Read"
 
 
 @dataclass(frozen=True)
@@ -97,9 +101,7 @@ def seeds(folder: Path) -> list[Seed]:
     config |= {"lora_alpha": 3, "use_rslora": True, "alpha_pattern": {r"layers\.0.*q_proj": 8, "fc1": 1}}
     (patterned / "adapter_config.json").write_text(json.dumps(config))
     pickled = shutil.copytree(patterned, folder / "pickle")
-    from safetensors.numpy import load_file
-
-    write_torch(pickled / "adapter_model.bin", load_file(pickled / "adapter_model.safetensors"))
+    write_torch(pickled / "adapter_model.bin", load((pickled / "adapter_model.safetensors").read_bytes()))
     (pickled / "adapter_model.safetensors").unlink()
     return [_seed(case) for case in sorted(folder.iterdir())]
 
@@ -114,9 +116,9 @@ def _seed(folder: Path) -> Seed:
     )
 
 
-def read_whole(adapter: Adapter) -> dict[str, bytes]:
+def read_whole(adapter: Adapter) -> Read:
     """Every module's scale and factors and every extra's numbers, as bytes, each checked as it is read."""
-    read = {}
+    read: dict[str, tuple[float, bytes, bytes]] = {}
     for module, factors in adapter.modules.items():
         shape = adapter.shapes[module]
         assert factors.a.dtype == factors.b.dtype == np.float32, f"{module} is not float32"
@@ -125,11 +127,11 @@ def read_whole(adapter: Adapter) -> dict[str, bytes]:
         assert np.isfinite(factors.a).all(), f"{module} is not finite"
         assert np.isfinite(factors.b).all(), f"{module} is not finite"
         assert np.isfinite(factors.scale), f"{module} has the scale {factors.scale}"
-        read[module] = repr(float(factors.scale)).encode() + factors.a.tobytes() + factors.b.tobytes()
+        read[module] = (float(factors.scale), factors.a.tobytes(), factors.b.tobytes())
     for name, extra in adapter.extras.items():
         values = extra.read()
         assert values.shape == extra.shape, f"{name} has another shape than it says"
-        read[f"extra {name}"] = values.tobytes()
+        read[f"extra {name}"] = (1.0, values.tobytes(), b"")
     return read
 
 
@@ -326,6 +328,38 @@ def tensors_changed(before: Files, after: Files) -> int | None:
     return sum(old[start + begin : start + end] != new[start + begin : start + end] for begin, end in places)
 
 
+def as_peft_says(before: Files, after: Files) -> list[tuple[bytes, bytes, float]] | None:
+    """Every module's factors and scale where only a PEFT config differs, by peft's own rule; else None.
+
+    Source: peft `LoraConfig` (r and lora_alpha default to 8), `get_pattern_key`, `LoraLayer.update_layer`.
+    """
+    weights = "adapter_model.safetensors"
+    if [name for name in before if before[name] != after[name]] != [
+        "adapter_config.json"
+    ] or weights not in before:
+        return None
+    config = json.loads(after["adapter_config.json"])
+    tensors = load(before[weights])
+    said = []
+    for key, a in tensors.items():
+        if key.endswith(".lora_A.weight"):
+            path = key.removesuffix(".lora_A.weight").removeprefix("base_model.model.")
+            rank = _by_pattern(config.get("rank_pattern"), path, config.get("r", 8))
+            alpha = _by_pattern(config.get("alpha_pattern"), path, config.get("lora_alpha", 8))
+            if rank != a.shape[0]:
+                raise ValueError(f"peft would make {path} of rank {rank}, its tensors are {a.shape[0]}")
+            scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
+            said.append((a.tobytes(), tensors[key.replace("lora_A", "lora_B")].tobytes(), scale))
+    return sorted(said)
+
+
+def _by_pattern(patterns: Any, path: str, otherwise: Any) -> Any:
+    for pattern, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", path):
+            return value
+    return otherwise
+
+
 def judge(seed: Seed, files: Files, folder: Path) -> tuple[bool, str]:
     """Whether mutated files are refused, and what is wrong with that, or with what is read from them."""
     for name, raw in files.items():
@@ -342,6 +376,17 @@ def judge(seed: Seed, files: Files, folder: Path) -> tuple[bool, str]:
         return True, "refused, though only order and space differ" if same else ""
     if same and read != seed.modules:
         return False, "read otherwise, though only order and space differ"
+    by_peft = as_peft_says(seed.files, files) if seed.name in ("peft", "patterned") else None
+    if by_peft is not None:
+        found = sorted((a, b, scale) for scale, a, b in read.values())
+        if len(found) != len(by_peft) or not all(
+            one[:2] == other[:2] and math.isclose(one[2], other[2], rel_tol=1e-6)
+            for one, other in zip(found, by_peft, strict=True)
+        ):
+            return (
+                False,
+                f"peft scales by {[scale for *_, scale in by_peft]}, not {[scale for *_, scale in found]}",
+            )
     changed = tensors_changed(seed.files, files)
     if changed is not None and sum(read.get(name) != old for name, old in seed.modules.items()) > changed:
         return False, f"{changed} tensors changed, and more modules"
