@@ -164,6 +164,8 @@ def fetch(reference: HubReference, wanted: Callable[[Sequence[str]], Sequence[st
             return replace(found, notes=(note,))
         folder, names = _names_at(reference, files)
         for name in wanted(names):
+            if name not in names:
+                raise _absent(reference, f"{folder}{name}", files)
             _into_cache(reference, commit, f"{folder}{name}", storage)
     _remember(storage, reference, commit)
     here = storage / "snapshots" / commit / folder
@@ -195,13 +197,16 @@ def _names_at(reference: HubReference, files: Sequence[str]) -> tuple[str, list[
     folder = f"{path}/" if path else ""
     names = sorted(name.removeprefix(folder) for name in files if name.startswith(folder))
     if not names:
-        there = sorted({name.split("/")[0] for name in files})
-        listed = ", ".join(there[:8]) + (", ..." if len(there) > 8 else "")
-        raise Refusal(
-            f"{_told(reference)} holds no {reference.path}" if path else f"{_told(reference)} holds no files",
-            f"give one of {listed}" if there else "check the name",
-        )
+        raise _absent(reference, path or "files", files)
     return folder, names
+
+
+def _absent(reference: HubReference, path: str, files: Sequence[str]) -> Refusal:
+    there = sorted({name.split("/")[0] for name in files})
+    listed = ", ".join(there[:8]) + (", ..." if len(there) > 8 else "")
+    return Refusal(
+        f"{_told(reference)} holds no {path}", f"it has {listed}" if there else "check the name: it is empty"
+    )
 
 
 def _cached(
@@ -305,7 +310,11 @@ def _held(partial: Path) -> Iterator[tuple[Path, BinaryIO]]:
         with partial.open("ab") as file:
             with suppress(OSError):  # a file system without locks: the hash tells if two have written
                 fcntl.flock(file, fcntl.LOCK_EX)
-            if partial.exists() and os.path.samestat(partial.stat(), os.fstat(file.fileno())):
+            try:
+                ours = os.path.samestat(partial.stat(), os.fstat(file.fileno()))
+            except FileNotFoundError:
+                ours = False
+            if ours:
                 yield partial, file
                 return
 

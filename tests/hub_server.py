@@ -45,6 +45,7 @@ class Fault:
         drop_after: send so many bytes of the body, then cut the connection.
         corrupt: change the first byte of the body.
         short: end the body, as if whole, so many bytes too early.
+        whole: send the whole body where a range is asked for.
         stall: wait so many seconds, after what is sent of the body, or before it where all is.
     """
 
@@ -57,6 +58,7 @@ class Fault:
     drop_after: int = -1
     corrupt: bool = False
     short: int = 0
+    whole: bool = False
     stall: float = 0
 
 
@@ -301,15 +303,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self, content: bytes, headers: dict[str, str]) -> None:
         """Send a file, or the range of it that is asked for, as the fault of this request has it."""
-        start = 0
-        if asked := self.headers.get("Range"):
+        start, fault = 0, self.fault
+        asked = None if fault and fault.whole else self.headers.get("Range")
+        if asked:
             start = int(asked.removeprefix("bytes=").rstrip("-"))
             if start >= len(content):
                 self._reply(416, b"", {"Content-Range": f"bytes */{len(content)}"})
                 return
             headers = {**headers, "Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
         part = content[start:]
-        fault = self.fault
         if fault and fault.corrupt:
             part = bytes([part[0] ^ 1]) + part[1:]
         if fault and fault.short:

@@ -34,6 +34,8 @@ for name, *arguments in json.loads(sys.argv[1]):
             reference, chosen = arguments
             found = hub.fetch(hub.hub_reference(reference), lambda names: [n for n in names if n in chosen])
             told = {**vars(found), "folder": str(found.folder)}
+        elif name == "fetch_absent":
+            told = str(hub.fetch(hub.hub_reference(arguments[0]), lambda names: ["absent"]))
         elif name == "push":
             told = {"url": hub.push(Path(arguments[0]), arguments[1], "An adapter")}
         else:
@@ -225,7 +227,7 @@ def test_a_folder_a_file_and_a_url(hub, client):
         assert found["files"] == [CONFIG, WEIGHTS]
         assert contents(found, WEIGHTS)[WEIGHTS] == ADAPTER[WEIGHTS]
     assert told[3]["files"] == [f"er/{CONFIG}", f"er/{WEIGHTS}"]
-    assert told[4] == {"what": "org/name holds no absent", "way_on": "give one of README.md, deep, deeper"}
+    assert told[4] == {"what": "org/name holds no absent", "way_on": "it has README.md, deep, deeper"}
 
 
 def test_a_token_goes_to_the_hub_and_not_to_its_store(hub, client):
@@ -314,6 +316,8 @@ def test_an_unknown_revision_repository_and_endpoint(hub, client):
     assert told[0]["what"] == "org/name has no revision v9"
     assert told[0]["way_on"].endswith("/org/name/tree/main")
     assert told[1]["what"] == "org/other is not on the Hub, or is private"
+    told = client.run(("fetch_absent", "hf://org/name@main"))[0]
+    assert told == {"what": "org/name@main holds no absent", "way_on": f"it has {CONFIG}, {WEIGHTS}"}
     told = client.fetch(HF_ENDPOINT="nonsense")
     assert told["what"] == "HF_ENDPOINT is nonsense"
 
@@ -358,6 +362,17 @@ def test_a_download_that_was_killed_is_resumed_by_the_next_process(hub, client, 
         time.sleep(0.02)
     process.kill()
     process.communicate()
+    assert contents(client.fetch(), WEIGHTS)[WEIGHTS] == large
+    assert hub.asked("GET", "?signed")[-1].headers["range"] == f"bytes={10 << 20}-"
+
+
+def test_a_store_that_cannot_resume_sends_all_again(hub, client, large):
+    hub.faults += [
+        Fault("GET", "?signed", times=1, drop_after=11 << 20),
+        Fault("GET", "?signed", times=1, status=500),
+        Fault("GET", "?signed", whole=True),
+    ]
+    client.fetch()
     assert contents(client.fetch(), WEIGHTS)[WEIGHTS] == large
     assert hub.asked("GET", "?signed")[-1].headers["range"] == f"bytes={10 << 20}-"
 
