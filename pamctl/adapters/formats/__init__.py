@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pamctl.adapters.adapter import Adapter, Extra, Origin
-from pamctl.adapters.formats import diffusers, kohya, peft
+from pamctl.adapters.formats import diffusers, kohya, mlx, peft
 from pamctl.adapters.formats.stored import Stored, read_settings
 from pamctl.adapters.formats.written import WriteOptions, WrittenFactors
 from pamctl.adapters.provenance import Provenance, embedded_provenance, read_provenance, write_provenance
@@ -16,7 +16,7 @@ from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.whole_output import whole_file, whole_folder
 
 # In the order they are tried: each knows its own by the names of the tensors.
-_TENSOR_FORMATS = {"peft": peft, "kohya": kohya, "diffusers": diffusers}
+_TENSOR_FORMATS = {"peft": peft, "mlx": mlx, "kohya": kohya, "diffusers": diffusers}
 FORMATS = {**_TENSOR_FORMATS}
 
 
