@@ -13,6 +13,9 @@ Expected = TypeVar("Expected")
 MOST_STEPS = 2_000_000
 """Opcodes of one pickle; a tensor takes about 45."""
 
+_BYTE, _SHORT, _INDEX, _LONG = (struct.Struct(layout) for layout in ("<B", "<H", "<I", "<Q"))
+_SIGNED, _DOUBLE = struct.Struct("<i"), struct.Struct(">d")
+
 _STORAGES: dict[str, tuple[str | None, int]] = {
     "torch.DoubleStorage": ("F64", 8),
     "torch.FloatStorage": ("F32", 4),
@@ -91,18 +94,19 @@ class _Machine:
 
     def run(self) -> Any:
         for _ in range(MOST_STEPS):
-            opcode = chr(self.number("<B"))
+            opcode = chr(self.number(_BYTE))
             if opcode == ".":
                 return self.stack.pop()
-            if opcode not in _ACTIONS:
+            action = _ACTIONS.get(opcode)
+            if action is None:
                 names = [known.name for known in pickletools.opcodes if known.code == opcode]
                 raise ValueError(f"the pickle holds opcode {names[0] if names else ascii(opcode)}")
-            _ACTIONS[opcode](self)
+            action(self)
         raise ValueError(f"the pickle takes more than {MOST_STEPS} steps")
 
-    def number(self, layout: str) -> Any:
-        (value,) = struct.unpack_from(layout, self.pickled, self.at)
-        self.at += struct.calcsize(layout)
+    def number(self, layout: struct.Struct) -> Any:
+        (value,) = layout.unpack_from(self.pickled, self.at)
+        self.at += layout.size
         return value
 
     def take(self, length: int) -> bytes:
@@ -197,18 +201,18 @@ class _Machine:
 
 
 _ACTIONS: dict[str, Callable[[_Machine], Any]] = {
-    "\x80": lambda m: m.number("<B"),
-    "\x95": lambda m: m.number("<Q"),
+    "\x80": lambda m: m.number(_BYTE),
+    "\x95": lambda m: m.number(_LONG),
     "N": lambda m: m.push(None),
     "\x88": lambda m: m.push(True),
     "\x89": lambda m: m.push(False),
-    "J": lambda m: m.push(m.number("<i")),
-    "K": lambda m: m.push(m.number("<B")),
-    "M": lambda m: m.push(m.number("<H")),
-    "G": lambda m: m.push(m.number(">d")),
-    "\x8a": lambda m: m.push(int.from_bytes(m.take(m.number("<B")), "little", signed=True)),
-    "X": lambda m: m.push(m.take(m.number("<I")).decode()),
-    "\x8c": lambda m: m.push(m.take(m.number("<B")).decode()),
+    "J": lambda m: m.push(m.number(_SIGNED)),
+    "K": lambda m: m.push(m.number(_BYTE)),
+    "M": lambda m: m.push(m.number(_SHORT)),
+    "G": lambda m: m.push(m.number(_DOUBLE)),
+    "\x8a": lambda m: m.push(int.from_bytes(m.take(m.number(_BYTE)), "little", signed=True)),
+    "X": lambda m: m.push(m.take(m.number(_INDEX)).decode()),
+    "\x8c": lambda m: m.push(m.take(m.number(_BYTE)).decode()),
     ")": lambda m: m.push(()),
     "]": lambda m: m.push([]),
     "}": lambda m: m.push({}),
@@ -217,11 +221,11 @@ _ACTIONS: dict[str, Callable[[_Machine], Any]] = {
     "\x85": lambda m: m.push(m.last(1)),
     "\x86": lambda m: m.push(m.last(2)),
     "\x87": lambda m: m.push(m.last(3)),
-    "q": lambda m: m.put(m.number("<B")),
-    "r": lambda m: m.put(m.number("<I")),
+    "q": lambda m: m.put(m.number(_BYTE)),
+    "r": lambda m: m.put(m.number(_INDEX)),
     "\x94": lambda m: m.put(len(m.memo)),
-    "h": lambda m: m.push(m.memo[m.number("<B")]),
-    "j": lambda m: m.push(m.memo[m.number("<I")]),
+    "h": lambda m: m.push(m.memo[m.number(_BYTE)]),
+    "j": lambda m: m.push(m.memo[m.number(_INDEX)]),
     "a": lambda m: m.append([m.stack.pop()]),
     "e": lambda m: m.append(m.to_mark()),
     "s": lambda m: m.set_items([*m.last(2)]),
