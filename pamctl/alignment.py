@@ -153,7 +153,7 @@ def align(
 
     Returns:
         The realigned adapter, computed module by module when it is read or saved, and the counts of what was
-        in conflict.
+        in conflict. What the task adapter carries besides factors passes through.
 
     Raises:
         Refusal: different bases, modules or ranks.
@@ -172,7 +172,8 @@ def align(
     parameters = {"to": to.fingerprint, "top_p": float(top_p), "scope": scope, "reinit": reinit}
     provenance = _provenance(adapter, to, parameters, report)
     modules = ComputedModules(adapter.shapes, realigned)
-    return Adapter(modules, provenance, adapter.base_model or to.base_model, name=adapter.name), report
+    base_model = adapter.base_model or to.base_model
+    return Adapter(modules, provenance, base_model, adapter.name, adapter.extras), report
 
 
 def _provenance(

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pamctl.adapters import Adapter, LoraFactors, Parent
+from pamctl.adapters.adapter import Extra
 from pamctl.alignment import Scope, align, compare_signs, thresholds
 from pamctl.refusal import Refusal, UsageRefusal
 from tests.adapter_cases import Q_PROJ, child_of, on_base, random_adapter, random_factors
@@ -154,3 +155,11 @@ def test_what_cannot_be_compared_is_refused_with_both_values() -> None:
 def test_an_option_out_of_range_is_a_usage_error(options: dict[str, Any]) -> None:
     with pytest.raises(UsageRefusal):
         align(random_adapter(1), random_adapter(), **options)
+
+
+def test_what_the_task_adapter_carries_besides_factors_passes_through() -> None:
+    bias = np.ones(1, np.float32)
+    extras = {name: Extra("module", bias.shape, "F32", lambda: bias) for name in ("mine", "theirs")}
+    task = Adapter(TASK.modules, extras={"mine.weight": extras["mine"]})
+    reference = Adapter(GLOBAL.modules, extras={"theirs.weight": extras["theirs"]})
+    assert align(task, reference)[0].extras == {"mine.weight": extras["mine"]}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pamctl.adapters.adapter import Adapter
+from pamctl.adapters.adapter import Adapter, ModuleShape
 from pamctl.refusal import Refusal
 
 
@@ -30,6 +30,11 @@ def refuse_different_modules(adapters: Sequence[Adapter]) -> None:
             )
         for module in sorted(common):
             one, two = first.shapes[module], other.shapes[module]
+            if one.layer != two.layer:
+                raise Refusal(
+                    f"{module} is {_layer(one)} in {first.name} and {_layer(two)} in {other.name}",
+                    "use adapters of one base model",
+                )
             if (one.inputs, one.outputs) != (two.inputs, two.outputs):
                 raise Refusal(
                     f"{module} is {one.outputs}x{one.inputs} in {first.name} "
@@ -74,6 +79,11 @@ def _starts(adapter: Adapter) -> set[str]:
     if record is None or record.parameters.get("space") == "delta":
         return {adapter.fingerprint}
     return {adapter.fingerprint, *(parent.fingerprint for parent in record.parents)}
+
+
+def _layer(shape: ModuleShape) -> str:
+    kernel = "x".join(map(str, shape.layer.kernel))
+    return f"{shape.layer.kind} {kernel}".strip()
 
 
 def _base(adapter: Adapter) -> str:

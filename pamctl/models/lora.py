@@ -136,8 +136,10 @@ def lora_from_adapter(adapter: Adapter, config: PaliGemmaConfig, rank: int | Non
         rank: None takes the adapter's largest.
 
     Raises:
-        Refusal: a module that this base lacks, one of another shape, or one of a larger rank.
+        Refusal: a module that this base lacks, one of another shape, kind of layer or of a larger rank, or a
+            tensor that is no factor.
     """
+    _refuse_what_is_no_linear_delta(adapter)
     width = adapter.rank if rank is None else rank
     wanted = {module: kind for kind in adaptable(config) for module in kind.modules()}
     for module, shape in adapter.shapes.items():
@@ -157,6 +159,22 @@ def lora_from_adapter(adapter: Adapter, config: PaliGemmaConfig, rank: int | Non
             b[layer, : factors.rank] = factors.b.T
         lora.setdefault(kind.tower, {})[kind.kind] = {"a": jnp.asarray(a), "b": jnp.asarray(b)}
     return lora
+
+
+def _refuse_what_is_no_linear_delta(adapter: Adapter) -> None:
+    if adapter.extras:
+        raise Refusal(
+            f"{adapter.name} carries {len(adapter.extras)} tensors that are no LoRA factors, such as "
+            f"{next(iter(adapter.extras))}, which pamctl's model does not take up",
+            "use an adapter of linear modules alone; merging and conversion carry such tensors along",
+        )
+    for module, shape in adapter.shapes.items():
+        if shape.layer.kind != "linear":
+            raise Refusal(
+                f"{adapter.name} adapts {module}, which is {shape.layer.kind}, and pamctl's model adapts "
+                "linear modules only",
+                "use an adapter of linear modules alone",
+            )
 
 
 def _check_module(

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from pamctl.adapters import Adapter, Parent, Provenance
+from pamctl.adapters.adapter import EMBEDDING, Layer
 from pamctl.adapters.compatibility import (
     differing_base_names,
     factor_mismatch,
@@ -22,6 +25,16 @@ def test_two_known_bases_that_differ_are_refused_and_an_unknown_one_is_not() -> 
 def test_no_common_module_is_refused() -> None:
     with pytest.raises(Refusal, match="no module in common"):
         refuse_different_modules((random_adapter(), Adapter({"other": random_factors(0, 16, 16)})))
+
+
+@pytest.mark.parametrize(
+    ("layer", "told"),
+    [(EMBEDDING, "embedding"), (Layer("conv", (2, 2)), "conv 2x2"), (Layer("conv", (4,)), "conv 4")],
+)
+def test_a_module_of_another_kind_of_layer_is_refused(layer: Layer, told: str) -> None:
+    other = Adapter({Q_PROJ: replace(random_factors(0, 16, 16), layer=layer)}, name="other")
+    with pytest.raises(Refusal, match=f"{Q_PROJ} is linear in adapter and {told} in other"):
+        refuse_different_modules((random_adapter(), other))
 
 
 def test_a_module_of_another_size_is_refused_with_both_sizes() -> None:

@@ -1,10 +1,12 @@
 """Factors of the model: chosen, started, written as an adapter and read from one."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
 
-from pamctl.adapters.adapter import Adapter, LoraFactors
+from pamctl.adapters.adapter import EMBEDDING, Adapter, Extra, Layer, LoraFactors
 from pamctl.models.lora import adaptable, chosen, init_lora, lora_from_adapter, lora_to_adapter
 from pamctl.models.paligemma import image_features, suffix_loss
 from pamctl.refusal import Refusal, UsageRefusal
@@ -132,3 +134,16 @@ def test_an_adapter_of_another_base_is_refused(config, module, given, rank, name
         lora_from_adapter(Adapter({module: given}, name="hers"), config, rank)
     assert "hers" in refused.value.what
     assert module in refused.value.what
+
+
+def test_what_is_no_linear_delta_is_refused_by_name(config):
+    bias = Extra("lora_bias", (1,), "F32", lambda: np.ones(1, np.float32))
+    carrying = Adapter({Q0: factors(1, 1)}, extras={f"{Q0}.lora_bias": bias})
+    with pytest.raises(Refusal, match=f"{Q0}.lora_bias"):
+        lora_from_adapter(carrying, config)
+    table = replace(factors(1, 1), layer=EMBEDDING)
+    with pytest.raises(Refusal, match="language_model.embed_tokens, which is embedding"):
+        lora_from_adapter(Adapter({"language_model.embed_tokens": table}), config)
+    patches = replace(factors(4, 1), layer=Layer("conv", (2, 2)))
+    with pytest.raises(Refusal, match="patch_embedding, which is conv"):
+        lora_from_adapter(Adapter({"vision_tower.embeddings.patch_embedding": patches}), config)
