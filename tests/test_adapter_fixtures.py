@@ -1,4 +1,4 @@
-"""A stored adapter for each row of README's table of formats, made without pamctl: read or refused by name."""
+"""A stored adapter for each row of README's table of formats, not made by pamctl: read or refused."""
 
 import json
 from pathlib import Path

@@ -14,7 +14,7 @@ from tests.adapter_cases import Q_PROJ, adapters, child_of, delta, random_adapte
 def test_without_a_rank_every_module_is_as_it_was(adapter: Adapter) -> None:
     converted = convert(adapter)
     assert converted.adapter.fingerprint == adapter.fingerprint
-    assert converted.retained_energy == 1
+    assert converted.truncation is None
 
 
 @given(adapter=adapters(), rank=st.integers(1, 6))
@@ -34,8 +34,8 @@ def test_a_smaller_rank_is_the_best_approximation_of_each_delta(adapter: Adapter
             atol=1e-4 * (np.linalg.norm(dense) + 1e-30),
         )
         kept, whole = kept + float((singular[:rank] ** 2).sum()), whole + float((singular**2).sum())
-    if converted.energies and whole:
-        assert converted.retained_energy == pytest.approx(kept / whole, abs=1e-6)
+    if converted.truncation and whole:
+        assert converted.truncation.retained_energy == pytest.approx(kept / whole, abs=1e-6)
 
 
 def test_a_rank_at_or_above_the_adapters_own_changes_nothing() -> None:

@@ -1,7 +1,7 @@
 """LoRA checkpoints on disk: opened lazily, written as PEFT folders with their provenance."""
 
 from pamctl.adapters.adapter import Adapter, ComputedModules, LoraFactors, ModuleShape
-from pamctl.adapters.formats import open_adapter, save_adapter
+from pamctl.adapters.formats import open_adapter, save_adapter, write_adapter
 from pamctl.adapters.provenance import BaseModel, Parent, Provenance
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "Provenance",
     "open_adapter",
     "save_adapter",
+    "write_adapter",
 ]

@@ -1,6 +1,7 @@
 """What an adapter is: for each adapted module the two LoRA factors and their scale, read when asked for."""
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -132,6 +133,10 @@ class Extra:
     dtype: str
     read: Callable[[], NDArray[Any]]
 
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -176,7 +181,7 @@ class Adapter:
     ) -> None:
         given = modules.shapes if isinstance(modules, ComputedModules) else _shapes(modules)
         self.shapes: dict[str, ModuleShape] = {module: given[module] for module in sorted(given)}
-        self.modules: Mapping[str, LoraFactors] = ComputedModules(self.shapes, modules.__getitem__)
+        self.modules = ComputedModules(self.shapes, modules.__getitem__)
         self.provenance = provenance
         recorded = provenance.base.name if provenance and provenance.base else None
         self.base_model = base_model or recorded
@@ -230,7 +235,7 @@ class Adapter:
 
     def fingerprint_of(self, digests: Mapping[str, bytes]) -> str:
         """The fingerprint for one who has the digest of every module at hand; errors are those above."""
-        found = combined_digest(digests, self.extras)
+        found = self.__dict__["fingerprint"] = combined_digest(digests, self.extras)
         recorded = self.provenance.fingerprint if self.provenance else None
         if recorded not in (None, found):
             raise Refusal(
@@ -268,10 +273,11 @@ def combined_digest(modules: Mapping[str, bytes], extras: Mapping[str, Extra]) -
         whole.update(f"{module}\0".encode())
         whole.update(digest)
     for name, extra in sorted(extras.items()):
+        values = np.ascontiguousarray(extra.read())
+        if extra.role == "lora_bias" and not values.any():
+            continue  # which peft wants of every module as soon as one has it
         whole.update(f"{name}\0{extra.role} {extra.dtype} {extra.shape}\n".encode())
-        whole.update(
-            hashlib.sha256(np.ascontiguousarray(extra.read()).reshape(-1).view(np.uint8).data).digest()
-        )
+        whole.update(hashlib.sha256(values.reshape(-1).view(np.uint8).data).digest())
     return whole.hexdigest()
 
 

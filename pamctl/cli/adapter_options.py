@@ -54,6 +54,20 @@ def write_options(dtype: str | None, compact: bool, spelling: str) -> "WriteOpti
     return WriteOptions(dtype.upper() if dtype else None, compact, spelling)
 
 
+def size_of(adapter: "Adapter", options: "WriteOptions") -> dict[str, Any]:
+    """How large an adapter will be as written, known before any number is read."""
+    from pamctl.adapters.formats.written import WrittenFactors
+
+    factors = WrittenFactors(adapter, options)
+    shapes = factors.shapes.values()
+    return {
+        "modules": len(shapes),
+        "rank": max(shape.rank for shape in shapes),
+        "dtype": factors.dtype,
+        "bytes": sum(shape.bytes for shape in shapes) + sum(extra.bytes for extra in adapter.extras.values()),
+    }
+
+
 def opened(reference: str, allow_pickle: bool = False) -> "Adapter":
     """Open an adapter and warn of what the user should know before trusting it."""
     from pamctl.adapters import open_adapter

@@ -5,6 +5,9 @@ from typing import Any
 
 import click
 
+from pamctl.cli.adapter_options import allow_pickle_option
+from pamctl.cli.push import push_option, pushed_to, say_where_it_would_be_pushed
+
 
 @click.command()
 @click.argument("adapter")
@@ -39,6 +42,8 @@ import click
 @click.option(
     "--fail-above", type=float, metavar="PERCENT", help="Fail if more of the important weights conflict."
 )
+@allow_pickle_option
+@push_option
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--dry-run", is_flag=True, help="Check and report, write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -50,6 +55,8 @@ def align(
     scope: Any,
     reinit: Any,
     fail_above: float | None,
+    allow_pickle: bool,
+    push_to: str | None,
     force: bool,
     dry_run: bool,
     as_json: bool,
@@ -64,27 +71,36 @@ def align(
       pamctl align second --to first -o aligned
       pamctl align second --to first --top-p 30 --scope tensor --fail-above 60 --json
     """
-    from pamctl.adapters import open_adapter, save_adapter
+    from pamctl.adapters import write_adapter
     from pamctl.alignment import align as align_adapters
+    from pamctl.cli.adapter_options import opened
     from pamctl.cli.output import print_json, print_result, say
     from pamctl.refusal import Refusal, UsageRefusal
-    from pamctl.whole_output import refuse_existing, whole_folder
+    from pamctl.whole_output import refuse_existing
 
     if fail_above is not None and not 0 <= fail_above <= 100:
         raise UsageRefusal(f"--fail-above is {fail_above:g}", "give a percentage from 0 to 100")
+    if push_to and not output:
+        raise UsageRefusal("--push-to without an output", "add -o DIR: what is written there is pushed")
     if output:
         refuse_existing(output, force=force)
-    aligned, report = align_adapters(open_adapter(adapter), open_adapter(reference), top_p, scope, reinit)
+    aligned, report = align_adapters(
+        opened(adapter, allow_pickle), opened(reference, allow_pickle), top_p, scope, reinit
+    )
     conflicts = report.overall.conflict_percent
     exceeded = fail_above is not None and conflicts > fail_above
     written = output if output and not dry_run and not exceeded else None
+    pushed = None
     if written:
-        with whole_folder(written, force=force) as draft:
-            save_adapter(aligned, draft)
+        write_adapter(aligned, written, force=force)
+        pushed = pushed_to(push_to, written)
+    elif not exceeded:
+        say_where_it_would_be_pushed(push_to)
     lines = "\n".join(_lines(report))
     if as_json:
         settings = {"top_p": top_p, "scope": scope, "reinit": reinit}
-        print_json("align", {"output": str(written) if written else None, **settings, **report.to_json()})
+        outcome = {"output": str(written) if written else None, "pushed": pushed}
+        print_json("align", {**outcome, **settings, **report.to_json()})
     elif output:
         say(lines)
     else:

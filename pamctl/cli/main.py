@@ -7,6 +7,7 @@ import click
 
 from pamctl import __version__
 from pamctl.cli.align import align
+from pamctl.cli.convert import convert
 from pamctl.cli.demo import demo
 from pamctl.cli.errors import exit_code_of
 from pamctl.cli.eval import eval_
@@ -36,7 +37,7 @@ def pamctl() -> None:
     """
 
 
-for command in (train_task, align, merge, eval_, report, inspect, tasks, demo):
+for command in (train_task, align, merge, eval_, report, inspect, convert, tasks, demo):
     pamctl.add_command(command)
 
 

@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pamctl.cli.adapter_options import allow_pickle_option, writing_options
+from pamctl.cli.push import push_option, pushed_to, say_where_it_would_be_pushed
+
 if TYPE_CHECKING:
     from pamctl.merging import MergePlan
 
@@ -40,6 +43,16 @@ class _Weights(click.ParamType):
 @click.option(
     "--rank", type=click.IntRange(min=1), help="Truncate an averaged delta to this rank. [default: exact]"
 )
+@click.option(
+    "--full-modules",
+    type=click.Choice(["refuse", "first", "mean"]),
+    default="refuse",
+    show_default=True,
+    help="What full tensors (modules_to_save, embeddings, biases) become where they differ.",
+)
+@writing_options
+@allow_pickle_option
+@push_option
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--dry-run", is_flag=True, help="Check and say what would be done, write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -50,6 +63,13 @@ def merge(
     weights: tuple[float, ...] | None,
     space: Any,
     rank: int | None,
+    full_modules: Any,
+    format_: str,
+    dtype: str | None,
+    compact: bool,
+    spelling: str,
+    allow_pickle: bool,
+    push_to: str | None,
     force: bool,
     dry_run: bool,
     as_json: bool,
@@ -69,37 +89,50 @@ def merge(
     from pamctl.cli.blas import use_one_thread
 
     use_one_thread()
-    from pamctl.adapters import open_adapter, save_adapter
+    from pamctl.adapters import write_adapter
+    from pamctl.adapters.formats import refuse_unwritable
+    from pamctl.cli.adapter_options import opened, size_of, write_options
     from pamctl.cli.output import print_json, print_result, say, warn
     from pamctl.merging import execute, plan_merge
-    from pamctl.whole_output import refuse_existing, whole_folder
+    from pamctl.whole_output import refuse_existing
 
     refuse_existing(output, force=force)
-    plan = plan_merge([open_adapter(adapter) for adapter in adapters], method, weights, space, rank)
-    for line in _lines(plan):
+    opened_adapters = [opened(adapter, allow_pickle) for adapter in adapters]
+    plan = plan_merge(opened_adapters, method, weights, space, rank, full_modules)
+    merged, options = execute(plan), write_options(dtype, compact, spelling)
+    refuse_unwritable(merged.adapter, output, format_, options)
+    size = size_of(merged.adapter, options)
+    for line in _lines(plan, size):
         say(line)
     for note in plan.notes:
         warn(note)
-    retained = None
-    if not dry_run:
-        merged = execute(plan)
-        with whole_folder(output, force=force) as draft:
-            save_adapter(merged.adapter, draft)
-        if plan.compressed:
-            retained = 100 * merged.retained_energy
+    retained = pushed = None
+    if dry_run:
+        say_where_it_would_be_pushed(push_to)
+    else:
+        write_adapter(merged.adapter, output, format_, options, force=force)
+        if merged.truncation:
+            retained = 100 * merged.truncation.retained_energy
             say(f"rank {plan.rank} keeps {retained:.4f} % of the delta's energy")
+        pushed = pushed_to(push_to, output)
     if as_json:
         written = None if dry_run else str(output)
-        print_json("merge", {"output": written, **plan.to_json(), "retained_energy_percent": retained})
+        outcome = {
+            "output": written,
+            "format": format_,
+            "retained_energy_percent": retained,
+            "pushed": pushed,
+        }
+        print_json("merge", {**outcome, **plan.to_json(), **size})
     elif not dry_run:
         print_result(output)
 
 
-def _lines(plan: "MergePlan") -> list[str]:
+def _lines(plan: "MergePlan", size: dict[str, Any]) -> list[str]:
     weights = ", ".join(f"{weight:.4g}" for weight in plan.weights)
     error = "not defined" if plan.cross_term_error is None else f"{100 * plan.cross_term_error:.4f} %"
     return [
-        f"{plan.method} of {len(plan.adapters)} adapters, weights {weights}: {len(plan.modules)} modules, "
-        f"rank {plan.rank}, {plan.output_bytes:,} bytes",
+        f"{plan.method} of {len(plan.adapters)} adapters, weights {weights}: {size['modules']} modules, "
+        f"rank {size['rank']}, {size['dtype']}, {size['bytes']:,} bytes",
         f"{plan.space} space: {plan.reason}; cross-term error {error}",
     ]

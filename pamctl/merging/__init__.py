@@ -5,6 +5,7 @@ from typing import Literal
 
 from pamctl.adapters.adapter import Adapter
 from pamctl.merging.execute import Merged, execute
+from pamctl.merging.extras import FullModules
 from pamctl.merging.plan import MergePlan, Space, plan_merge
 
 __all__ = ["MergePlan", "Merged", "execute", "merge", "plan_merge"]
@@ -16,6 +17,7 @@ def merge(
     weights: Sequence[float] | None = None,
     space: Space | Literal["auto"] = "auto",
     rank: int | None = None,
+    full_modules: FullModules = "refuse",
 ) -> Adapter:
     """Merge adapters of one base into one adapter, which is computed module by module when it is saved.
 
@@ -27,9 +29,12 @@ def merge(
             scale · B @ A exactly, at the sum of the ranks; `auto` takes factors where they share a start by
             their records or the two results differ by at most 1 %, else delta.
         rank: truncate the averaged delta to this rank.
+        full_modules: what full tensors, as those of peft's `modules_to_save`, become where they differ:
+            `refuse`, the `first`, or their weighted `mean`. Biases of lora_B are summed as the deltas are.
 
     Raises:
-        Refusal: different bases, no module in common, modules of other sizes, factors that do not fit.
+        Refusal: different bases, no module in common, modules of other sizes, factors that do not fit,
+            full tensors that differ.
         UsageRefusal: an option is out of range.
     """
-    return execute(plan_merge(adapters, method, weights, space, rank)).adapter
+    return execute(plan_merge(adapters, method, weights, space, rank, full_modules)).adapter

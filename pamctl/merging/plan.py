@@ -1,11 +1,12 @@
 """What a merge will do and why, decided before anything is written."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, get_args
 
-from pamctl.adapters.adapter import Adapter
+from pamctl.adapters.adapter import Adapter, Extra, ModuleShape, widest
 from pamctl.adapters.compatibility import (
     differing_base_names,
     factor_mismatch,
@@ -14,6 +15,7 @@ from pamctl.adapters.compatibility import (
     share_a_start,
 )
 from pamctl.merging.average import shares
+from pamctl.merging.extras import FullModules, merged_extras
 from pamctl.merging.low_rank import concatenate, cross_term, squared_norm
 from pamctl.refusal import Refusal, UsageRefusal
 
@@ -36,6 +38,8 @@ class MergePlan:
             together; None where the factors do not fit element by element.
         rank: the rank of the result.
         compressed: whether the delta is truncated to that rank.
+        full_modules: what full tensors that differ become.
+        extras: what the merged adapter carries besides its modules.
         notes: what the user should know before trusting the result.
     """
 
@@ -47,18 +51,22 @@ class MergePlan:
     cross_term_error: float | None
     rank: int
     compressed: bool
+    full_modules: FullModules
+    extras: Mapping[str, Extra]
     notes: tuple[str, ...]
 
-    @property
-    def modules(self) -> list[str]:
-        """Every module that any of the adapters adapts."""
-        return sorted(set().union(*(adapter.shapes for adapter in self.adapters)))
+    @cached_property
+    def exact_shapes(self) -> dict[str, ModuleShape]:
+        """Every module that any of the adapters adapts, as it is before truncation."""
+        given: dict[str, list[ModuleShape]] = {}
+        for adapter in self.adapters:
+            for module, shape in adapter.shapes.items():
+                given.setdefault(module, []).append(shape)
+        return {module: self._merged_shape(shapes) for module, shapes in sorted(given.items())}
 
-    @property
-    def output_bytes(self) -> int:
-        """The size of the weights that will be written."""
-        shape = {module: shape for adapter in self.adapters for module, shape in adapter.shapes.items()}
-        return 4 * self.rank * sum(shape[module].inputs + shape[module].outputs for module in self.modules)
+    def _merged_shape(self, shapes: Sequence[ModuleShape]) -> ModuleShape:
+        rank = shapes[0].rank if self.space == "factor" else sum(shape.rank for shape in shapes)
+        return replace(shapes[0], rank=rank, dtype=widest(shape.dtype for shape in shapes))
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -67,10 +75,9 @@ class MergePlan:
             "space": self.space,
             "reason": self.reason,
             "cross_term_error_percent": _percent(self.cross_term_error),
-            "modules": len(self.modules),
-            "rank": self.rank,
             "compressed": self.compressed,
-            "output_bytes": self.output_bytes,
+            "full_modules": self.full_modules,
+            "full_tensors": sum(extra.role != "lora_bias" for extra in self.extras.values()),
             "notes": list(self.notes),
         }
 
@@ -81,12 +88,14 @@ def plan_merge(
     weights: Sequence[float] | None = None,
     space: Space | Literal["auto"] = "auto",
     rank: int | None = None,
+    full_modules: FullModules = "refuse",
 ) -> MergePlan:
     """Check the inputs and decide how they will be merged; arguments and errors are those of `merge`."""
-    _refuse_options(adapters, method, space, rank)
+    _refuse_options(adapters, method, space, rank, full_modules)
     refuse_different_bases(adapters)
     refuse_different_modules(adapters)
     normalised = shares(weights, len(adapters))
+    extras, told = merged_extras(adapters, normalised, full_modules)
     mismatch = factor_mismatch(adapters)
     error = None if mismatch else cross_term_error(adapters, normalised)
     chosen, reason = _choose_space(adapters, space, mismatch, error)
@@ -107,7 +116,9 @@ def plan_merge(
         error,
         rank=min(rank or full, full),
         compressed=chosen == "delta" and rank is not None,
-        notes=_notes(adapters, chosen, error),
+        full_modules=full_modules,
+        extras=extras,
+        notes=(*_notes(adapters, chosen, error), *told),
     )
 
 
@@ -123,13 +134,18 @@ def cross_term_error(adapters: Sequence[Adapter], weights: Sequence[float]) -> f
     return math.sqrt(wrong / right) if right else math.inf
 
 
-def _refuse_options(adapters: Sequence[Adapter], method: str, space: str, rank: int | None) -> None:
+def _refuse_options(
+    adapters: Sequence[Adapter], method: str, space: str, rank: int | None, full_modules: str
+) -> None:
     if len(adapters) < 2:
         raise UsageRefusal(f"{len(adapters)} adapter to merge", "give two or more")
     if method not in get_args(Method):
         raise UsageRefusal(f"method is {method!r}", f"choose one of {', '.join(get_args(Method))}")
     if space not in ("auto", *get_args(Space)):
         raise UsageRefusal(f"space is {space!r}", f"choose one of auto, {', '.join(get_args(Space))}")
+    if full_modules not in get_args(FullModules):
+        choices = ", ".join(get_args(FullModules))
+        raise UsageRefusal(f"full_modules is {full_modules!r}", f"choose one of {choices}")
     if rank is not None and rank < 1:
         raise UsageRefusal(f"rank is {rank}", "give a rank of at least 1")
 

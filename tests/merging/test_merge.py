@@ -80,7 +80,7 @@ def test_a_compressed_merge_is_the_best_of_its_rank_and_reports_what_it_kept(ran
             delta(factors), (left[:, :size] * singular[:size]) @ right[:size], atol=1e-4
         )
         kept, total = kept + float((singular[:size] ** 2).sum()), total + float((singular**2).sum())
-    assert merged.retained_energy == pytest.approx(kept / total)
+    assert merged.truncation.retained_energy == pytest.approx(kept / total)
 
 
 def test_a_factor_merge_is_the_mean_of_each_factor() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pamctl.adapters.adapter import Adapter, Extra, Origin
-from pamctl.adapters.formats import diffusers, kohya, mlx, peft
+from pamctl.adapters.formats import diffusers, kohya, mlx, orbax, peft
 from pamctl.adapters.formats.stored import Stored, read_settings
 from pamctl.adapters.formats.written import WriteOptions, WrittenFactors
 from pamctl.adapters.provenance import Provenance, embedded_provenance, read_provenance, write_provenance
@@ -16,8 +16,9 @@ from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.whole_output import whole_file, whole_folder
 
 # In the order they are tried: each knows its own by the names of the tensors.
-_TENSOR_FORMATS = {"peft": peft, "mlx": mlx, "kohya": kohya, "diffusers": diffusers}
+_TENSOR_FORMATS = {"peft": peft, "mlx": mlx, "kohya": kohya, "diffusers": diffusers, "orbax": orbax}
 FORMATS = {**_TENSOR_FORMATS}
+_SINGLE_FILES = ("kohya", "diffusers")
 
 
 def open_adapter(reference: str | Path, *, allow_pickle: bool = False) -> Adapter:
@@ -32,8 +33,8 @@ def open_adapter(reference: str | Path, *, allow_pickle: bool = False) -> Adapte
         Refusal: nothing is there, or it is not a plain LoRA whose every tensor is understood.
     """
     source = locate(reference, allow_pickle=allow_pickle)
-    stored = _stored(source)
-    format = _format_of(stored)
+    stored = stored_files(source)
+    format = format_of(stored)
     contents = _TENSOR_FORMATS[format].read(stored)
     metadata = stored.tensors.metadata
     origin = Origin(
@@ -74,6 +75,15 @@ def save_adapter(
             write_provenance(record, draft)
 
 
+def refuse_unwritable(adapter: Adapter, path: Path, format: str, options: WriteOptions | None = None) -> None:
+    """Refuse what `write_adapter` would refuse, before any number is read."""
+    if format not in FORMATS:
+        raise UsageRefusal(f"format is {format!r}", f"choose one of {', '.join(FORMATS)}")
+    if _is_single(path) and format not in _SINGLE_FILES:
+        raise UsageRefusal(f"{format} is a folder, and {path} is named as a file", "leave .safetensors out")
+    FORMATS[format].refuse_unwritable(adapter, options or WriteOptions())
+
+
 def write_adapter(
     adapter: Adapter,
     path: Path,
@@ -86,14 +96,17 @@ def write_adapter(
 
     A path that ends in `.safetensors` becomes a single file, any other a folder.
     """
-    single = path.suffix == ".safetensors"
-    if single and format not in ("kohya", "diffusers"):
-        raise UsageRefusal(f"{format} is a folder, and {path} is named as a file", "leave .safetensors out")
-    with (whole_file if single else whole_folder)(path, force=force) as draft:
+    refuse_unwritable(adapter, path, format, options)
+    with (whole_file if _is_single(path) else whole_folder)(path, force=force) as draft:
         save_adapter(adapter, draft, format, options)
 
 
-def _stored(source: AdapterSource) -> Stored:
+def _is_single(path: Path) -> bool:
+    return path.suffix == ".safetensors"
+
+
+def stored_files(source: AdapterSource) -> Stored:
+    """The files of a source that is no orbax checkpoint, checked as files and not yet understood."""
     config = source.folder / CONFIG_NAME
     found = config.is_file()
     settings = read_settings(config) if found else {}
@@ -111,7 +124,8 @@ def _tensors(file: Path) -> TensorFile:
     return open_pickle(file)
 
 
-def _format_of(stored: Stored) -> str:
+def format_of(stored: Stored) -> str:
+    """Which of `FORMATS` these files have, told by what they hold."""
     for name, format in _TENSOR_FORMATS.items():
         if format.recognises(stored):
             return name
