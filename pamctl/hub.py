@@ -392,13 +392,13 @@ def refuse_bad_repository(name: str) -> None:
 
 def refuse_no_token() -> None:
     """Refuse to go on to a push when it is known that the Hub would not take it."""
-    from huggingface_hub import constants, errors, get_token
+    from huggingface_hub import constants, get_token
 
     if constants.HF_HUB_OFFLINE:
         raise Refusal("HF_HUB_OFFLINE is set, so nothing can be pushed", "unset it, or leave --push-to out")
     try:
         token = get_token()
-    except (errors.HTTPError, OSError, ValueError) as fault:
+    except Exception as fault:  # each way of logging in fails in its own manner
         raise Refusal("the token for the Hub cannot be read", "run hf auth login") from fault
     if token is None:
         raise Refusal("you are not logged in to the Hub", "run hf auth login, or set HF_TOKEN")
@@ -471,7 +471,9 @@ def _refused_by_status(status: int, fault: Any, repository: str) -> Refusal:
 
 
 def _without_tokens(said: object) -> str:
-    return re.sub(r"hf_\w+", "hf_...", " ".join(str(said).split()))[:200]
+    """What the Hub or its client said, on one line, with no token that it may have echoed."""
+    own = re.escape(os.environ.get("HF_TOKEN", "").strip() or "hf_")
+    return re.sub(rf"{own}\w*|hf_\w+", "...", " ".join(str(said).split()))[:200]
 
 
 def _no_hub(site: str) -> Refusal:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pamctl.hub import HubReference, hub_reference, refuse_bad_repository
 from pamctl.refusal import UsageRefusal
@@ -156,6 +158,25 @@ def test_a_malformed_reference_is_refused(text):
     assert "hf://org/name@revision" in refused.value.way_on
 
 
+@given(
+    st.sampled_from(
+        ["", "hf://", "hf://org/name", "org/name@", "https://hf.co/", "https://hf.co/org/name/tree/"]
+    ),
+    st.text("aA0.-_/@%\\:?#*2eEfF~ \n\0é", max_size=20),
+)
+def test_no_reference_leads_out_of_its_repository(beginning, rest):
+    try:
+        found = hub_reference(beginning + rest)
+    except UsageRefusal:
+        return
+    if found is not None:
+        parts = [*found.path.split("/"), *(found.revision or "main").split("/"), *found.repository.split("/")]
+        assert not {".", ".."} & set(parts)
+        assert not found.path.startswith("/")
+        assert found.repository.count("/") == 1
+        assert "\\" not in "".join(parts)
+
+
 def test_names_to_push_to():
     refuse_bad_repository("org/name-1.0_b")
     for name in (
@@ -298,7 +319,7 @@ GATED = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to model org/na
         (Fault("HEAD", CONFIG, status=429), "HTTP 429", "wait some minutes"),
         (listing(status=500), "the Hub fails with HTTP 500", "again"),
         (Fault("GET", f"/{CONFIG}", status=503), "the Hub fails with HTTP 503", "again"),
-        (listing(status=418, body=f'{{"error": "{TOKEN} is tea"}}'), "HTTP 418 for org/name: hf_...", "mend"),
+        (listing(status=418, body=f'{{"error": "{TOKEN} is tea"}}'), "HTTP 418 for org/name: ... is", "mend"),
         (listing(status=200, body="<html>Log in to the hotel"), "does not answer as the Hub", "portal"),
         (listing(status=200, body='{"id": "x", "sha": "../.."}'), "does not answer as", "HF_ENDPOINT"),
     ],
