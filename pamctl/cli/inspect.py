@@ -1,111 +1,99 @@
-"""`pamctl inspect`: what is in an adapter, and how it relates to another."""
-
-from typing import Any
+"""`pamctl inspect`: what is in an adapter, how it relates to another, and whether it will be served whole."""
 
 import click
+
+from pamctl.cli.adapter_options import allow_pickle_option
 
 
 @click.command()
 @click.argument("adapter")
 @click.argument("other", required=False)
 @click.option("--tensors", is_flag=True, help="List every module.")
+@click.option(
+    "--no-norms", is_flag=True, help="Read the header only: no norms, ranks of deltas, fingerprint."
+)
+@click.option(
+    "--target",
+    type=click.Choice(["vllm", "peft", "diffusers", "mlx", "lorax"]),
+    help="Check the files as they are: will this loader serve them whole? If not, fail.",
+)
+@click.option(
+    "--server-options",
+    metavar="OPTIONS",
+    help="With --target: what the server will be started with, as '--max-lora-rank 32'.",
+)
+@allow_pickle_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def inspect(adapter: str, other: str | None, tensors: bool, as_json: bool) -> None:
+def inspect(
+    adapter: str,
+    other: str | None,
+    tensors: bool,
+    no_norms: bool,
+    target: str | None,
+    server_options: str | None,
+    allow_pickle: bool,
+    as_json: bool,
+) -> None:
     """Show what ADAPTER holds and where it comes from; with OTHER, how the two relate.
 
-    With two adapters: the cosine of their deltas, the weights whose signs differ, and the cross-term error,
-    which is how far averaging their factors would be from averaging their deltas.
+    Of each delta: its norm, its effective rank (the exponential of the entropy of its singular energies), and
+    the ranks that keep 90 % and 99 % of its energy.
+
+    With two adapters: the cosine of their deltas, how much of their spaces they share, the weights whose
+    signs differ beside what chance explains at that cosine, and the cross-term error, which is how far
+    averaging their factors would be from averaging their deltas.
+
+    With --target it exits with 1 where the adapter would not be served whole, and says why and what mends it.
 
     \b
     Examples:
       pamctl inspect merged
       pamctl inspect first second --tensors
       pamctl inspect merged --json
+      pamctl inspect merged --target vllm
     """
     from pamctl.cli.blas import use_one_thread
+    from pamctl.refusal import UsageRefusal
 
     use_one_thread()
+    if other and (target or no_norms):
+        raise UsageRefusal(
+            f"{'--target' if target else '--no-norms'} is for one adapter", f"leave {other} or the option out"
+        )
+    if target:
+        _check(adapter, target, server_options or "", allow_pickle, as_json)
+        return
+    if server_options is not None:
+        raise UsageRefusal("--server-options are for --target", "add --target, or leave them out")
     from pamctl.adapters import open_adapter
+    from pamctl.cli.adapter_options import opened
+    from pamctl.cli.inspect_text import contents_lines, relation_lines
     from pamctl.cli.output import print_json, print_result
     from pamctl.inspection import describe, relate
 
-    opened = open_adapter(adapter)
-    contents = describe(opened)
-    relation = relate(opened, open_adapter(other)) if other else None
+    first = open_adapter(adapter, allow_pickle=allow_pickle)
+    contents = describe(first, norms=not no_norms)
+    relation = relate(first, opened(other, allow_pickle)) if other else None
     if as_json:
         if not tensors:
             for record in filter(None, (contents, relation)):
                 record.pop("modules")
         print_json("inspect", {"adapter": contents, "other": relation})
         return
-    print_result("\n".join(_contents(contents, tensors)))
+    print_result("\n".join(contents_lines(contents, tensors)))
     if relation:
-        print_result("\n".join(["", *_relation(relation, tensors)]))
+        print_result("\n".join(["", *relation_lines(relation, tensors)]))
 
 
-def _contents(contents: dict[str, Any], tensors: bool) -> list[str]:
-    record, base = contents["provenance"] or {}, contents["base"]
-    parents = ", ".join(parent["fingerprint"][:12] for parent in record.get("parents", ()))
-    dtypes = _listed(contents["dtypes"])
-    lines = [
-        f"adapter      {contents['name']}",
-        f"fingerprint  {contents['fingerprint']}",
-        f"base         {base['name'] or 'unknown'} {(base['fingerprint'] or '')[:12]}".rstrip(),
-        f"made by      {record.get('kind', 'not pamctl')} {record.get('method') or ''}".rstrip(),
-        f"stage        {record.get('stage', 'unknown')}",
-        f"tasks        {', '.join(record.get('tasks', ())) or 'unknown'}",
-        f"parents      {parents or 'none'}",
-        f"rank         {_listed(contents['ranks'])}   scale {_listed(contents['scales'])}",
-        f"size         {contents['parameters']:,} weights, {contents['bytes']:,} bytes, {dtypes}",
-        f"delta norm   {contents['norm']:.4g}",
-        "",
-        f"{'tower':<22}{'kind':<12}{'modules':>8}{'rank':>8}{'delta norm':>12}",
-    ]
-    for group in contents["groups"]:
-        lines.append(
-            f"{group['tower']:<22}{group['kind']:<12}{group['modules']:>8}"
-            f"{_listed(group['ranks']):>8}{group['norm']:>12.4g}"
-        )
-    if tensors:
-        lines += ["", f"{'module':<58}{'rank':>5}{'inputs':>8}{'outputs':>8}{'scale':>8}{'delta norm':>12}"]
-        for module in contents["modules"]:
-            lines.append(
-                f"{module['module']:<58}{module['rank']:>5}{module['inputs']:>8}{module['outputs']:>8}"
-                f"{module['scale']:>8.4g}{module['norm']:>12.4g}"
-            )
-    return lines
+def _check(adapter: str, target: str, options: str, allow_pickle: bool, as_json: bool) -> None:
+    from pamctl.cli.inspect_text import serving_lines
+    from pamctl.cli.output import print_json, print_result
+    from pamctl.serving import check_serving
 
-
-def _relation(relation: dict[str, Any], tensors: bool) -> list[str]:
-    lines = [
-        f"other        {relation['name']}",
-        f"fingerprint  {relation['fingerprint']}",
-        f"cosine       {_number(relation['cosine'])}",
-        f"norm         {_number(relation['norm_ratio'])} times the first's",
-        f"start        {'shared' if relation['share_a_start'] else 'not recorded as shared'}",
-    ]
-    if relation["factor_mismatch"]:
-        lines.append(f"factors      do not fit: {relation['factor_mismatch']}")
+    report = check_serving(adapter, target, options=options.split(), allow_pickle=allow_pickle)
+    if as_json:
+        print_json("serving", report.to_json())
     else:
-        lines += [
-            f"signs        {relation['differ_percent']:.2f} % of all weights differ, "
-            f"{relation['conflict_percent']:.2f} % of the other's largest half",
-            f"cross term   {_number(relation['cross_term_error_percent'])} %",
-        ]
-    for which in ("first", "second"):
-        if only := relation[f"only_in_{which}"]:
-            lines.append(f"only in the {which}: {len(only)} modules, such as {only[0]}")
-    if tensors:
-        lines += ["", f"{'module':<58}{'cosine':>10}{'signs differ':>14}"]
-        for module in relation["modules"]:
-            differ = f"{module['differ_percent']:.2f} %" if "differ_percent" in module else ""
-            lines.append(f"{module['module']:<58}{_number(module['cosine']):>10}{differ:>14}")
-    return lines
-
-
-def _listed(values: list[Any]) -> str:
-    return ", ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in values)
-
-
-def _number(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
+        print_result("\n".join(serving_lines(report)))
+    if not report.served:
+        raise click.exceptions.Exit(1)
