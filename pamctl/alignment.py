@@ -16,10 +16,9 @@ from pamctl_kernels import magnitude_threshold, realign, sign_conflicts
 from pamctl.adapters.adapter import Adapter, ComputedModules, Float32, LoraFactors
 from pamctl.adapters.compatibility import (
     factor_mismatch,
-    refuse_different_bases,
-    refuse_different_modules,
     share_a_start,
 )
+from pamctl.adapters.matching import brought_together
 from pamctl.adapters.provenance import Provenance
 from pamctl.refusal import Refusal, UsageRefusal
 
@@ -121,8 +120,7 @@ def compare_signs(
     adapter: Adapter, to: Adapter, top_p: float = 50, scope: Scope = "global"
 ) -> tuple[Thresholds, AlignmentReport]:
     """The thresholds of `to` and where `adapter` contradicts it; arguments and errors as for `align`."""
-    refuse_different_bases((to, adapter))
-    refuse_different_modules((to, adapter))
+    to, adapter = brought_together((to, adapter))
     if mismatch := factor_mismatch((to, adapter)):
         raise Refusal(
             f"{adapter.name} cannot be compared with {to.name} weight by weight: {mismatch}",
@@ -161,6 +159,7 @@ def align(
     """
     if reinit not in get_args(Reinit):
         raise UsageRefusal(f"reinit is {reinit!r}", f"choose one of {', '.join(get_args(Reinit))}")
+    to, adapter = brought_together((to, adapter))
     taus, report = compare_signs(adapter, to, top_p, scope)
 
     def realigned(module: str) -> LoraFactors:

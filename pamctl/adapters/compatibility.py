@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from pamctl.adapters.adapter import Adapter, ModuleShape
+from pamctl.adapters.module_names import is_bare_text, is_text_tower
 from pamctl.refusal import Refusal
 
 
@@ -21,11 +22,13 @@ def refuse_different_modules(adapters: Sequence[Adapter]) -> None:
     """Refuse adapters with no module in common with the first, or with a module of another size."""
     first = adapters[0]
     for other in adapters[1:]:
+        for bare, tower in ((first, other), (other, first)):
+            _refuse_text_of_two_names(bare, tower)
         common = first.shapes.keys() & other.shapes.keys()
         if not common:
             raise Refusal(
                 f"{first.name} and {other.name} have no module in common: "
-                f"the one adapts {next(iter(first.shapes))}, the other {next(iter(other.shapes))}",
+                f"the one adapts {_example(first)}, the other {_example(other)}",
                 "use adapters of one model",
             )
         for module in sorted(common):
@@ -71,6 +74,23 @@ def differing_base_names(adapters: Sequence[Adapter]) -> tuple[str, str] | None:
         return None
     names = sorted({adapter.base_model for adapter in adapters if adapter.base_model})
     return (names[0], names[1]) if len(names) > 1 else None
+
+
+def _refuse_text_of_two_names(bare: Adapter, tower: Adapter) -> None:
+    """Refuse a language model's own ids beside a text tower's: whether they are the same is not known."""
+    alone = next(filter(is_bare_text, bare.shapes), None)
+    part = next(filter(is_text_tower, tower.shapes), None)
+    if alone and part:
+        raise Refusal(
+            f"{bare.name} and {tower.name} have no text module in common: the one adapts {alone}, as of a "
+            f"language model alone, the other {part}, and their bases are not known to be the same",
+            f"if {bare.name} was trained on the same text tower: "
+            f"pamctl convert {bare.name} -o RENAMED --names-from {tower.name}, and use RENAMED",
+        )
+
+
+def _example(adapter: Adapter) -> str:
+    return next(iter(adapter.shapes), "none")
 
 
 def _starts(adapter: Adapter) -> set[str]:

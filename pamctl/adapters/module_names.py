@@ -80,6 +80,21 @@ def as_text_tower(module: str) -> str:
     return _TEXT.sub("language_model.", module) if _TEXT.match(module) else module
 
 
+def as_bare_text(module: str) -> str:
+    """The id of a text tower's module where that tower is a language model by itself."""
+    return module.replace("language_model.", "model.", 1) if is_text_tower(module) else module
+
+
+def is_bare_text(module: str) -> bool:
+    """Whether an id is of a language model's layers that is no part of a larger model, as far as is known."""
+    return _TEXT.match(module) is not None
+
+
+def is_text_tower(module: str) -> bool:
+    """Whether an id is of the text tower of a larger model."""
+    return module.startswith("language_model.")
+
+
 def layout(modules: Iterable[str], base_model: str | None = None) -> Layout:
     """The family that an adapter's ids, and the base's name where it is known, belong to."""
     parts = {module.partition(".")[0] for module in modules}

@@ -135,4 +135,9 @@ def _lines(plan: "MergePlan", size: dict[str, Any]) -> list[str]:
         f"{plan.method} of {len(plan.adapters)} adapters, weights {weights}: {size['modules']} modules, "
         f"rank {size['rank']}, {size['dtype']}, {size['bytes']:,} bytes",
         f"{plan.space} space: {plan.reason}; cross-term error {error}",
+        *(
+            f"{part['name']}: {part['used']} of {part['modules']} modules used, "
+            f"{part['covered_percent']:.4g} % of them in every adapter"
+            for part in plan.coverage
+        ),
     ]

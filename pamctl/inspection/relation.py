@@ -10,10 +10,9 @@ import numpy as np
 from pamctl.adapters.adapter import Adapter, LoraFactors, module_digest
 from pamctl.adapters.compatibility import (
     factor_mismatch,
-    refuse_different_bases,
-    refuse_different_modules,
     share_a_start,
 )
+from pamctl.adapters.matching import brought_together
 from pamctl.alignment import AlignmentReport, compare_signs
 from pamctl.inspection.contents import over_modules
 from pamctl.inspection.delta_signs import (
@@ -79,8 +78,7 @@ def relate(first: Adapter, second: Adapter) -> dict[str, Any]:
     Raises:
         Refusal: different bases, no module in common, or modules of other sizes.
     """
-    refuse_different_bases((first, second))
-    refuse_different_modules((first, second))
+    first, second = brought_together((first, second))
     shared = [module for module in first.shapes if module in second.shapes]
     exact = sum(first.shapes[name].inputs * first.shapes[name].outputs for name in shared) <= MOST_EXACT
     related = over_modules(

@@ -10,10 +10,9 @@ from pamctl.adapters.adapter import Adapter, Extra, ModuleShape, widest
 from pamctl.adapters.compatibility import (
     differing_base_names,
     factor_mismatch,
-    refuse_different_bases,
-    refuse_different_modules,
     share_a_start,
 )
+from pamctl.adapters.matching import brought_together
 from pamctl.merging.average import shares
 from pamctl.merging.extras import FullModules, merged_extras
 from pamctl.merging.low_rank import concatenate, cross_term, squared_norm
@@ -68,6 +67,21 @@ class MergePlan:
         rank = shapes[0].rank if self.space == "factor" else sum(shape.rank for shape in shapes)
         return replace(shapes[0], rank=rank, dtype=widest(shape.dtype for shape in shapes))
 
+    @property
+    def coverage(self) -> list[dict[str, Any]]:
+        """Of each adapter how many modules are used, and how many of those every other adapter has too."""
+        everywhere = set.intersection(*(set(adapter.shapes) for adapter in self.adapters))
+        return [
+            {
+                "name": adapter.name,
+                "modules": len(adapter.shapes),
+                "used": len(adapter.shapes.keys() & self.exact_shapes.keys()),
+                "in_every_adapter": len(everywhere),
+                "covered_percent": _percent(len(everywhere) / len(adapter.shapes)),
+            }
+            for adapter in self.adapters
+        ]
+
     def to_json(self) -> dict[str, Any]:
         return {
             "method": self.method,
@@ -78,6 +92,7 @@ class MergePlan:
             "compressed": self.compressed,
             "full_modules": self.full_modules,
             "full_tensors": sum(extra.role != "lora_bias" for extra in self.extras.values()),
+            "coverage": self.coverage,
             "notes": list(self.notes),
         }
 
@@ -92,8 +107,7 @@ def plan_merge(
 ) -> MergePlan:
     """Check the inputs and decide how they will be merged; arguments and errors are those of `merge`."""
     _refuse_options(adapters, method, space, rank, full_modules)
-    refuse_different_bases(adapters)
-    refuse_different_modules(adapters)
+    adapters = brought_together(adapters)
     normalised = shares(weights, len(adapters))
     extras, told = merged_extras(adapters, normalised, full_modules)
     mismatch = factor_mismatch(adapters)

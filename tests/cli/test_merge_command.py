@@ -5,12 +5,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors import safe_open
 
-from pamctl.adapters import open_adapter
+from pamctl.adapters import open_adapter, save_adapter
+from pamctl.adapters.formats.written import WriteOptions
+from pamctl.adapters.module_names import SPELLINGS
 from pamctl.cli.errors import exit_code_of
 from pamctl.cli.merge import merge
-from tests.adapter_cases import child_of, random_adapter, saved
+from tests.adapter_cases import child_of, random_adapter, saved, write_peft
+
+ONES = (("A", np.ones((4, 16), np.float32)), ("B", np.ones((16, 4), np.float32)))
 
 
 @pytest.fixture
@@ -123,3 +129,33 @@ def test_the_program_prints_only_the_path(pair: Path) -> None:
     failed = subprocess.run(command, capture_output=True, text=True)
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr.count("\n") == 2
+
+
+def test_the_three_generations_of_a_path_merge_whole_and_stderr_says_so(pair: Path, capsys: Capture) -> None:
+    for spelling in SPELLINGS:
+        (pair / spelling).mkdir()
+        save_adapter(open_adapter("first"), pair / spelling, "peft", WriteOptions(spelling=spelling))
+        (pair / spelling / "pamctl.json").unlink(missing_ok=True)
+    keys = [
+        set(safe_open(pair / spelling / "adapter_model.safetensors", "np").keys()) for spelling in SPELLINGS
+    ]
+    assert not set.intersection(*keys)
+    assert run(*SPELLINGS, "-o", "merged", "--json") == 0
+    out, err = capsys.readouterr()
+    for part, spelling in zip(json.loads(out)["coverage"], SPELLINGS, strict=True):
+        assert (part["used"], part["in_every_adapter"], part["covered_percent"]) == (4, 4, 100)
+        assert f"{spelling}: 4 of 4 modules used, 100 % of them in every adapter" in err
+    assert open_adapter("merged").fingerprint == open_adapter("first").fingerprint
+
+
+def test_adapters_that_share_no_module_are_refused_with_a_name_of_each(pair: Path, capsys: Capture) -> None:
+    write_peft(
+        pair / "bare", {f"base_model.model.model.layers.0.mlp.up_proj.lora_{f}.weight": t for f, t in ONES}
+    )
+    write_peft(pair / "unet", {f"base_model.model.down_blocks.0.proj_in.lora_{f}.weight": t for f, t in ONES})
+    assert run("bare", "unet", "-o", "merged") == 1
+    err = capsys.readouterr().err
+    assert "the one adapts model.layers.0.mlp.up_proj, the other down_blocks.0.proj_in" in err
+    assert run("first", "bare", "-o", "merged") == 1
+    assert "pamctl convert bare -o RENAMED --names-from first" in capsys.readouterr().err
+    assert not Path("merged").exists()

@@ -113,3 +113,11 @@ def test_different_bases_and_no_overlap_are_refused() -> None:
         plan_merge([random_adapter(base=on_base("aa")), random_adapter(1, base=on_base("bb"))])
     with pytest.raises(Refusal, match="no module in common"):
         plan_merge([random_adapter(), Adapter({"other": random_factors(0, 16, 16)})])
+
+
+def test_the_coverage_tells_of_each_adapter_what_is_used_and_what_every_one_has() -> None:
+    plan = plan_merge([random_adapter(), Adapter({Q_PROJ: random_factors(5, 16, 16)}, name="one")])
+    assert plan.to_json()["coverage"] == [
+        {"name": "adapter", "modules": 4, "used": 4, "in_every_adapter": 1, "covered_percent": 25.0},
+        {"name": "one", "modules": 1, "used": 1, "in_every_adapter": 1, "covered_percent": 100.0},
+    ]
