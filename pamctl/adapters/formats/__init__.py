@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from pamctl.adapters import card
 from pamctl.adapters.adapter import Adapter, Extra, Origin
 from pamctl.adapters.formats import diffusers, kohya, mlx, orbax, peft
 from pamctl.adapters.formats.stored import Stored, read_settings
 from pamctl.adapters.formats.written import WriteOptions, WrittenFactors
+from pamctl.adapters.matching import dotted
 from pamctl.adapters.provenance import Provenance, embedded_provenance, read_provenance, write_provenance
 from pamctl.adapters.safetensors_file import open_safetensors
 from pamctl.adapters.sources import CONFIG_NAME, AdapterSource, locate
@@ -19,6 +21,7 @@ from pamctl.whole_output import whole_file, whole_folder
 _TENSOR_FORMATS = {"peft": peft, "mlx": mlx, "kohya": kohya, "diffusers": diffusers, "orbax": orbax}
 FORMATS = {**_TENSOR_FORMATS}
 _SINGLE_FILES = ("kohya", "diffusers")
+_OF_DOTTED_PATHS = ("peft", "mlx", "diffusers")
 
 
 def open_adapter(reference: str | Path, *, allow_pickle: bool = False) -> Adapter:
@@ -67,12 +70,14 @@ def save_adapter(
     if format not in FORMATS:
         raise UsageRefusal(f"format is {format!r}", f"choose one of {', '.join(FORMATS)}")
     options = options or WriteOptions()
+    adapter = _nameable(adapter, format)
     factors = WrittenFactors(adapter, options)
     FORMATS[format].write(adapter, factors, draft, options)
     if draft.is_dir():
         record = adapter.provenance and replace(adapter.provenance, fingerprint=factors.fingerprint)
         if record is not None:
             write_provenance(record, draft)
+        (draft / card.FILE_NAME).write_text(card.card(adapter, format), encoding="utf-8")
 
 
 def refuse_unwritable(adapter: Adapter, path: Path, format: str, options: WriteOptions | None = None) -> None:
@@ -81,7 +86,7 @@ def refuse_unwritable(adapter: Adapter, path: Path, format: str, options: WriteO
         raise UsageRefusal(f"format is {format!r}", f"choose one of {', '.join(FORMATS)}")
     if _is_single(path) and format not in _SINGLE_FILES:
         raise UsageRefusal(f"{format} is a folder, and {path} is named as a file", "leave .safetensors out")
-    FORMATS[format].refuse_unwritable(adapter, options or WriteOptions())
+    FORMATS[format].refuse_unwritable(_nameable(adapter, format), options or WriteOptions())
 
 
 def write_adapter(
@@ -101,12 +106,19 @@ def write_adapter(
         save_adapter(adapter, draft, format, options)
 
 
+def _nameable(adapter: Adapter, format: str) -> Adapter:
+    """The adapter under ids that the format can spell: flattened ones, as kohya's, have to be taken apart."""
+    return dotted(adapter) if format in _OF_DOTTED_PATHS else adapter
+
+
 def _is_single(path: Path) -> bool:
     return path.suffix == ".safetensors"
 
 
 def stored_files(source: AdapterSource) -> Stored:
-    """The files of a source that is no orbax checkpoint, checked as files and not yet understood."""
+    """The files of a source, checked as files and not yet understood."""
+    if source.weights.is_dir():
+        return orbax.open_checkpoint(source.weights)
     config = source.folder / CONFIG_NAME
     found = config.is_file()
     settings = read_settings(config) if found else {}
