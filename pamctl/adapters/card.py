@@ -39,12 +39,12 @@ hf download ORG/NAME --local-dir adapter
 {program}.generate --model {base} --adapter-path adapter --prompt "..."
 ```
 """
-_ORBAX = """\
+_PAMCTL = """\
 ```bash
 pamctl convert ORG/NAME -o adapter --format peft
 ```
 """
-_LOADING = {"peft": _PEFT, "diffusers": _DIFFUSERS, "kohya": _DIFFUSERS, "mlx": _MLX, "orbax": _ORBAX}
+_LOADING = {"peft": _PEFT, "diffusers": _DIFFUSERS, "mlx": _MLX, "pamctl": _PAMCTL}
 _MODEL_CLASSES = {
     "image-text-to-text": "AutoModelForImageTextToText",
     "text-generation": "AutoModelForCausalLM",
@@ -63,12 +63,13 @@ def card(adapter: Adapter, format: str) -> str:
     hub_base = base if base and is_repository_name(base) else None
     pipeline = _pipeline(adapter)
     recipe = adapter.provenance
+    library = _library(format, pipeline)
     parts = [
-        _front_matter(hub_base, format, pipeline, merged=bool(recipe and recipe.kind == "merged")),
+        _front_matter(hub_base, library, pipeline, merged=bool(recipe and recipe.kind == "merged")),
         f"# LoRA adapter for {code(public_name(base))}\n" if base else "# LoRA adapter\n",
         "\n".join(_facts(adapter, format, base)) + "\n",
         "" if recipe is None else "## Recipe\n\n" + "\n".join(_recipe(recipe)) + "\n",
-        _loading(hub_base, format, pipeline),
+        _loading(hub_base, library, pipeline),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -82,9 +83,9 @@ def code(text: str) -> str:
     return f"{fence}{padding}{line}{padding}{fence}"
 
 
-def _front_matter(base: str | None, format: str, pipeline: str | None, *, merged: bool) -> str:
+def _front_matter(base: str | None, library: str, pipeline: str | None, *, merged: bool) -> str:
     lines = [f"base_model: {base}", "base_model_relation: adapter"] if base else []
-    lines.append(f"library_name: {_LIBRARIES[format]}")
+    lines.append(f"library_name: {library}")
     if pipeline:
         lines.append(f"pipeline_tag: {pipeline}")
     tags = ["lora", *(["merge"] if merged else []), "pamctl"]
@@ -128,8 +129,8 @@ def _parent(parent: Parent) -> str:
     return f"{where}{commit}fingerprint {code(parent.fingerprint)}"
 
 
-def _loading(base: str | None, format: str, pipeline: str | None) -> str:
-    how = _LOADING[format].format(
+def _loading(base: str | None, library: str, pipeline: str | None) -> str:
+    how = _LOADING[library].format(
         base=base or "BASE",
         model_class=_MODEL_CLASSES.get(pipeline or "", "AutoModel"),
         program="mlx_vlm" if pipeline == "image-text-to-text" else "mlx_lm",
@@ -140,6 +141,12 @@ def _loading(base: str | None, format: str, pipeline: str | None) -> str:
         commands.append("pamctl train-task TASK --global ORG/NAME -o next")
     with_pamctl = "\n".join(["```bash", *commands, "```", ""])
     return f"## How to load it\n\n{names}\n\n{how}\nWith pamctl:\n\n{with_pamctl}"
+
+
+def _library(format: str, pipeline: str | None) -> str:
+    """The library that loads the files as they are: a language model in kohya's spelling, none but pamctl."""
+    library = _LIBRARIES[format]
+    return "pamctl" if library == "diffusers" and pipeline in _MODEL_CLASSES else library
 
 
 def _pipeline(adapter: Adapter) -> str | None:

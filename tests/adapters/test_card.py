@@ -70,8 +70,8 @@ def test_what_a_person_reads():
     ("format", "library", "said"),
     [
         ("peft", "peft", "PeftModel.from_pretrained"),
-        ("diffusers", "diffusers", "pipeline.load_lora_weights"),
-        ("kohya", "diffusers", "pipeline.load_lora_weights"),
+        ("diffusers", "pamctl", "pamctl convert ORG/NAME"),
+        ("kohya", "pamctl", "pamctl convert ORG/NAME"),
         ("mlx", "mlx", "mlx_vlm.generate --model google/paligemma"),
         ("orbax", "pamctl", "pamctl convert ORG/NAME"),
     ],
@@ -141,6 +141,13 @@ def test_a_repository_name_is_what_the_hub_takes_for_one(name):
     except ValueError:
         valid = False
     assert is_repository_name(name) == valid
+
+
+@pytest.mark.parametrize("format", ["diffusers", "kohya"])
+def test_diffusers_loads_what_is_made_for_it(format):
+    read = ModelCard(card(adapter("transformer_blocks.0.attn.to_q"), format))
+    assert read.data.library_name == "diffusers"
+    assert "pipeline.load_lora_weights" in read.text
 
 
 def test_the_same_adapter_gives_the_same_card():
