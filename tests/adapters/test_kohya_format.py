@@ -423,6 +423,16 @@ def test_an_adapter_read_from_elsewhere_and_written_alone_does_not_carry_its_old
     )
 
 
+@pytest.mark.parametrize("format", ["peft", "diffusers"])
+def test_a_file_of_a_known_model_is_written_with_dotted_paths(format: str, tmp_path: Path) -> None:
+    ids = (*PIPELINE_IDS[:4], "mid_block.resnets.0.conv1", "language_model.layers.0.self_attn.q_proj")
+    adapter = Adapter({id: random_factors(i, 3, 4) for i, id in enumerate(ids)})
+    write_adapter(adapter, tmp_path / "a.safetensors", "kohya")
+    write_adapter(open_adapter(tmp_path / "a.safetensors"), tmp_path / "b", format)
+    same_deltas(open_adapter(tmp_path / "b"), adapter)
+    assert open_adapter(tmp_path / "b").fingerprint == adapter.fingerprint
+
+
 def test_ids_that_flatten_to_one_name_are_refused(tmp_path: Path) -> None:
     adapter = Adapter({"blocks.0_a": random_factors(0, 3, 4), "blocks.0.a": random_factors(1, 3, 4)})
     with pytest.raises(Refusal, match=r"lora_unet_blocks_0_a.*kohya") as refusal:

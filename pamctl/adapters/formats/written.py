@@ -78,7 +78,7 @@ class WrittenFactors:
 
 
 def factor_shapes(shape: ModuleShape) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(rank, channels, *kernel) and (outputs, rank, 1...): the factors as every format but mlx lays them out."""
+    """(rank, channels, *kernel) and (outputs, rank, 1...), as every format but mlx lays the factors out."""
     kernel = shape.layer.kernel
     channels = shape.inputs // math.prod(kernel)
     return (shape.rank, channels, *kernel), (shape.outputs, shape.rank, *(1 for _ in kernel))
