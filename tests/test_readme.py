@@ -1,12 +1,16 @@
 """README is true: every command in it runs, and CI runs the one that tests."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.hub_server import Hub, serve
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -14,11 +18,15 @@ BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 INSTALL_AND_RUN, INSTALL_AND_TEST, *OTHERS = BLOCKS
 
 
-def run(script: str, folder: Path) -> str:
+def run(script: str, folder: Path, **environment: str) -> str:
     (folder / "fixtures").exists() or (folder / "fixtures").symlink_to(ROOT / "fixtures")
     script = f'PATH="{Path(sys.executable).parent}:$PATH"\n{script}'
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script], cwd=folder, capture_output=True, text=True
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
     )
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -64,18 +72,43 @@ def test_ci_runs_the_second_command_as_it_stands() -> None:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hub() -> Iterator[Hub]:
+    """A Hub with the two repositories that README fetches from."""
+    adapters = ROOT / "fixtures" / "adapters"
+    with serve() as hub:
+        vqa = {file.name: file.read_bytes() for file in (adapters / "peft").iterdir()}
+        ocr = {f"ocr/{file.name}": file.read_bytes() for file in (adapters / "peft-5").iterdir()}
+        hub.repository("ann/paligemma-vqa-lora").commit(vqa)
+        hub.repository("bob/loras").commit(ocr, "v1")
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Path:
     """A folder in which the blocks run one after the other, as a reader would."""
     folder = tmp_path_factory.mktemp("reader")
+    cache = str(tmp_path_factory.mktemp("hub-cache"))
     for block in OTHERS:
-        run(block, folder)
+        run(
+            block, folder, HF_ENDPOINT=hub.endpoint, HF_HOME=cache, HF_TOKEN=hub.token, HF_HUB_DISABLE_XET="1"
+        )
     return folder
 
 
 def test_every_other_command_runs_in_order(home: Path) -> None:
     assert (home / "runs" / "report" / "report.md").is_file()
     assert (home / "both" / "adapter_model.safetensors").is_file()
+    assert (home / "of-three-formats" / "adapter_model.safetensors").is_file()
     assert (home / "mine" / "answers.jsonl").read_text().count("\n") == 2
+
+
+def test_what_readme_pushes_arrives_on_the_hub(home: Path, hub: Hub) -> None:
+    pushed = hub.repository("ann/vqa-and-ocr")
+    files = pushed.commits[pushed.references["main"]]
+    assert files.keys() >= {"adapter_config.json", "adapter_model.safetensors", "pamctl.json", "README.md"}
+    parents = json.loads(files["pamctl.json"])["parents"]
+    assert [parent["name"] for parent in parents] == ["ann/paligemma-vqa-lora", "bob/loras"]
+    assert parents[1]["commit"] == hub.repository("bob/loras").references["v1"]
 
 
 def test_the_tables_say_what_the_recorded_results_say(home: Path) -> None:
