@@ -94,7 +94,8 @@ def _front_matter(base: str | None, library: str, pipeline: str | None, *, merge
 
 def _facts(adapter: Adapter, format: str, base: str | None) -> Iterator[str]:
     if base:
-        yield f"- base model: {code(public_name(base))}"
+        known = f", fingerprint {code(adapter.base_fingerprint)}" if adapter.base_fingerprint else ""
+        yield f"- base model: {code(public_name(base))}{known}"
     towers = Counter(tower(module) for module in adapter.shapes)
     each = ", ".join(f"{count} {name}" for name, count in sorted(towers.items()))
     yield f"- modules: {len(adapter.shapes)} ({each})"

@@ -1,7 +1,10 @@
 """What a reference to a base model stands for."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from pamctl.hub import HubReference, Snapshot
 from pamctl.models.base import LoraDefaults, load_base
 from pamctl.models.images import ImageProcessor
 from pamctl.refusal import Refusal
+from tests.hub_server import serve
 
 
 @pytest.fixture
@@ -91,6 +95,20 @@ def test_a_hub_reference_fetches_only_what_is_read(monkeypatch, checkpoint, refe
     base = load_base(reference)
     assert base.name == "org/name"
     assert base.notes == ("the Hub cannot be reached",)
+
+
+def test_a_base_is_fetched_and_is_the_folder_it_was_made_from(checkpoint, tmp_path):
+    with serve() as hub:
+        files = {file.name: file.read_bytes() for file in checkpoint.iterdir()}
+        hub.repository("org/base").commit({**files, "pytorch_model.bin": b"", "onnx/config.json": b""})
+        ended = subprocess.run(
+            [sys.executable, "-c", "from pamctl.models.base import load_base as load\n"
+             "print(load('hf://org/base').fingerprint)"],
+            env={**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path)},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert ended.stdout.strip() == load_base(str(checkpoint)).fingerprint
+        assert not hub.asked("HEAD", ".bin") + hub.asked("HEAD", "onnx")
 
 
 def test_a_file_on_the_hub_is_no_base():
