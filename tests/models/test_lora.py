@@ -142,7 +142,7 @@ def test_what_is_no_linear_delta_is_refused_by_name(config):
     with pytest.raises(Refusal, match=f"{Q0}.lora_bias"):
         lora_from_adapter(carrying, config)
     table = replace(factors(1, 1), layer=EMBEDDING)
-    with pytest.raises(Refusal, match="language_model.embed_tokens, which is embedding"):
+    with pytest.raises(Refusal, match=r"embed_tokens, which is embedding"):
         lora_from_adapter(Adapter({"language_model.embed_tokens": table}), config)
     patches = replace(factors(4, 1), layer=Layer("conv", (2, 2)))
     with pytest.raises(Refusal, match="patch_embedding, which is conv"):

@@ -274,7 +274,7 @@ def _config(adapter: Adapter, factors: WrittenFactors, options: WriteOptions) ->
         "alpha_pattern": ranks,
         "base_model_name_or_path": adapter.base_model and public_name(adapter.base_model),
         "bias": ("lora_only" if biased <= adapter.shapes.keys() else "all") if biased else "none",
-        "fan_in_fan_out": False,
+        "fan_in_fan_out": _fan_in_fan_out(adapter),
         "inference_mode": True,
         "init_lora_weights": True,
         "lora_alpha": adapter.rank,
@@ -311,3 +311,8 @@ def _task_type(adapter: Adapter) -> str | None:
         return said if isinstance(said, str) else None
     generates = any(module.startswith(("language_model.", "model.layers.")) for module in adapter.shapes)
     return "CAUSAL_LM" if generates else None
+
+
+def _fan_in_fan_out(adapter: Adapter) -> bool:
+    """Whether the base stores its weights (in, out), as the config read says: peft warns where it does not."""
+    return bool(adapter.origin and adapter.origin.settings.get("fan_in_fan_out") is True)
