@@ -44,10 +44,14 @@ def flattened(module: str) -> str:
     return module.replace(".", "_")
 
 
+def is_one_name(module: str) -> bool:
+    """Whether an id, less its component, is a flattened path or one name anyway, as `conv_in`."""
+    return "." not in _split(module)[1]
+
+
 def is_flattened(module: str) -> bool:
-    """Whether an id, less the component it begins with, is one name with a number within it."""
-    _, rest = _split(module)
-    return "." not in rest and re.search(r"_\d+_", rest) is not None
+    """Whether an id is a flattened path for certain: one name with a number within it."""
+    return is_one_name(module) and re.search(r"_\d+_", module) is not None
 
 
 def unflattened(module: str) -> str | None:

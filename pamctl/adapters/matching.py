@@ -5,7 +5,7 @@ from functools import cached_property
 
 from pamctl.adapters.adapter import Adapter, ComputedModules
 from pamctl.adapters.compatibility import refuse_different_bases, refuse_different_modules
-from pamctl.adapters.flattening import flattened, is_flattened, unflattened
+from pamctl.adapters.flattening import flattened, is_flattened, is_one_name, unflattened
 from pamctl.adapters.module_names import (
     SPELLINGS,
     as_bare_text,
@@ -84,8 +84,6 @@ def matched(adapters: Sequence[Adapter]) -> list[Adapter]:
         _renamed(adapter, as_text_tower) if any(_same_base(adapter, tower) for tower in towers) else adapter
         for adapter in adapters
     ]
-    if not any(is_flattened(module) for adapter in adapters for module in adapter.shapes):
-        return adapters
     dotted_ids = _DottedIds(adapters)
     return [_renamed(adapter, dotted_ids.of) for adapter in adapters]
 
@@ -103,12 +101,7 @@ def renamed_like(adapter: Adapter, other: Adapter) -> Adapter:
     named = _renamed(adapter, _DottedIds([other], (as_bare_text, as_text_tower)).of)
     if not any(map(is_flattened, other.shapes)):
         named = _renamed(named, to_text)
-    for module in named.shapes:
-        if is_flattened(module) and module not in other.shapes:
-            raise Refusal(
-                f"{module} of {adapter.name} is the flattened name of no module of {other.name}",
-                "give an adapter of the same model that adapts at least the same modules",
-            )
+    named = _taken_apart(named, f"give an adapter that adapts this module too, which {other.name} does not")
     refuse_different_modules((named, other))
     return named
 
@@ -119,15 +112,19 @@ def dotted(adapter: Adapter) -> Adapter:
     Raises:
         Refusal: an id that the known words of module names do not tell apart in exactly one way.
     """
-    if not any(map(is_flattened, adapter.shapes)):
+    return _taken_apart(adapter, "name an adapter of the same model with --names-from, or write it as kohya")
+
+
+def _taken_apart(adapter: Adapter, way_on: str) -> Adapter:
+    from_kohya = adapter.origin is not None and adapter.origin.format == "kohya"
+    if not from_kohya and not any(map(is_flattened, adapter.shapes)):
         return adapter
     names = {}
-    for module in adapter.shapes:
+    for module in filter(is_one_name, adapter.shapes):
         found = unflattened(module)
         if found is None:
             raise Refusal(
-                f"{module} of {adapter.name} is a flattened path that cannot be taken apart exactly",
-                "name an adapter of the same model with --names-from, or write it as kohya",
+                f"{module} of {adapter.name} is a flattened path that cannot be taken apart exactly", way_on
             )
         names[module] = found
     return _renamed(adapter, lambda module: names.get(module, module))
@@ -140,14 +137,14 @@ class _DottedIds:
         self._found: dict[str, set[str]] = {}
         self._names = ", ".join(adapter.name for adapter in adapters)
         for module in {module for adapter in adapters for module in adapter.shapes}:
-            if not is_flattened(module):
+            if not is_one_name(module):
                 spelled = {module, *(written_path(module, spelling) for spelling in SPELLINGS)}
                 for spelling in spelled | {other(module) for other in also}:
                     self._found.setdefault(flattened(spelling), set()).add(module)
 
     def of(self, module: str) -> str:
-        found = self._found.get(flattened(module), {module})
-        if not is_flattened(module) or module in found:
+        found = self._found.get(flattened(module)) if is_one_name(module) else None
+        if found is None:
             return module
         if len(found) > 1:
             one, two, *_ = sorted(found)
