@@ -1,32 +1,26 @@
 """Checkpoints of a training run: where they lie, what they hold, which one a resumed run starts from."""
 
-import errno
 import fcntl
 import hashlib
 import json
-import logging
 import os
 import shutil
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp  # type: ignore[import-untyped]
 
+from pamctl.orbax_saving import orbax_saving, orbax_silenced
 from pamctl.refusal import Refusal
 from pamctl.training.metrics_log import FILE_NAME
 from pamctl.whole_output import disk_faults_named, whole_file
 
 KEPT = 2
-DISK_LIMITS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 STEPS = "steps"
 
 
@@ -58,16 +52,8 @@ class Checkpoints:
 
     def save(self, step: int, state: Any, metrics_size: int) -> None:
         """Keep the state after `step`, and let go of the checkpoints before the last two."""
-        with _interrupt_deferred(), disk_faults_named(self.folder), _orbax_silenced():
-            others = set(threading.enumerate())
-            try:
-                self._orbax.save_checkpointables(step, {"state": state}, overwrite=True)
-            except Exception as fault:  # tensorstore tells a full disk as a ValueError
-                _wait_for(set(threading.enumerate()) - others)
-                for number in DISK_LIMITS:
-                    if os.strerror(number) in str(fault):
-                        raise OSError(number, os.strerror(number)) from fault
-                raise
+        with disk_faults_named(self.folder), orbax_saving():
+            self._orbax.save_checkpointables(step, {"state": state}, overwrite=True)
         record = {
             "configuration": self._configuration,
             "metrics_size": metrics_size,
@@ -108,7 +94,7 @@ class Checkpoints:
         """Let go of the folder's files."""
         if "_orbax" in self.__dict__:
             # Every save was waited for; closing would only raise the fault of the last one again.
-            with _orbax_silenced(), suppress(Exception):
+            with orbax_silenced(), suppress(Exception):
                 self._orbax.close()
 
     @cached_property
@@ -203,43 +189,6 @@ def _locked(folder: Path) -> int | None:
             if os.path.samestat(os.fstat(handle), os.stat(folder / "lock")):
                 return handle
         os.close(handle)
-
-
-@contextmanager
-def _interrupt_deferred() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block: interrupted half-way, orbax's threads never end."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield
-        return
-    pressed: list[FrameType | None] = []
-    signal.signal(signal.SIGINT, lambda _, frame: pressed.append(frame))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if pressed:
-        before(signal.SIGINT, pressed[0])
-
-
-@contextmanager
-def _orbax_silenced() -> Iterator[None]:
-    """Keep orbax's log and threads from printing tracebacks of a fault that is raised as well."""
-    level, hook = logging.root.manager.disable, threading.excepthook
-    logging.disable(logging.CRITICAL)
-    threading.excepthook = lambda fault: None
-    try:
-        yield
-    finally:
-        threading.excepthook = hook
-        logging.disable(level)
-
-
-def _wait_for(threads: Iterable[threading.Thread], seconds: float = 2.0) -> None:
-    """Let the threads that a failed save left behind end, before the folder they write to is removed."""
-    until = time.monotonic() + seconds
-    for thread in threads:
-        thread.join(max(0.0, until - time.monotonic()))
 
 
 def _records(folder: Path) -> Path:

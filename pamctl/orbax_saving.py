@@ -1,0 +1,65 @@
+"""How to save with orbax: without its log, whole in spite of Ctrl-C, and with a full disk told as one."""
+
+import errno
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+DISK_LIMITS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def orbax_saving() -> Iterator[None]:
+    """Let orbax save: silently, to the end, and with a full disk raised as the OSError that it is."""
+    with _interrupt_deferred(), orbax_silenced():
+        others = set(threading.enumerate())
+        try:
+            yield
+        except Exception as fault:  # tensorstore tells a full disk as a ValueError
+            _wait_for(set(threading.enumerate()) - others)
+            for number in DISK_LIMITS:
+                if os.strerror(number) in str(fault):
+                    raise OSError(number, os.strerror(number)) from fault
+            raise
+
+
+@contextmanager
+def orbax_silenced() -> Iterator[None]:
+    """Keep orbax's log and threads from printing tracebacks of a fault that is raised as well."""
+    level, hook = logging.root.manager.disable, threading.excepthook
+    logging.disable(logging.CRITICAL)
+    threading.excepthook = lambda fault: None
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
+        logging.disable(level)
+
+
+@contextmanager
+def _interrupt_deferred() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block: interrupted half-way, orbax's threads never end."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    pressed: list[FrameType | None] = []
+    signal.signal(signal.SIGINT, lambda _, frame: pressed.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        before(signal.SIGINT, pressed[0])
+
+
+def _wait_for(threads: Iterable[threading.Thread], seconds: float = 2.0) -> None:
+    """Let the threads that a failed save left behind end, before the folder they write to is removed."""
+    until = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
