@@ -7,6 +7,7 @@ lora/lora_model.py), LoRAX (adapters/lora.py), peft 0.21, diffusers 0.42 (loader
 
 import re
 import shlex
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ import regex
 from pamctl.adapters.adapter import Adapter
 from pamctl.adapters.formats import format_of, open_adapter, refuse_unwritable, stored_files
 from pamctl.adapters.formats.peft import PREFIX
+from pamctl.adapters.formats.peft_patterns import SECONDS_TO_MATCH
 from pamctl.adapters.formats.peft_settings import PeftSettings
 from pamctl.adapters.formats.stored import Stored
 from pamctl.adapters.module_names import canonical_ids, layout, tower, written_path
@@ -29,11 +31,10 @@ VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM's --max-lora-rank may be."""
 
 VLLM_DEFAULT_RANK = 16
-_SECONDS_TO_MATCH = 1.0  # a config's regular expression against all modules
 _FACTOR = re.compile(r"(?P<path>.+)\.(?P<factor>lora_(?:embedding_)?[AB])(?:\.(?!bias$)[^.]+)?(?:\.weight)?")
 _PEFT_KEY = re.compile(r"(?P<path>.+)\.(lora_[AB]\.weight|lora_embedding_[AB])")
 _BASE_EMBEDDING = (".embed_tokens.base_layer.weight", ".lm_head.base_layer.weight")  # which vLLM skips
-_LAYER = re.compile(r"(?P<stack>.*[._](?:layers|h|blocks))\.(?P<layer>\d+)\.(?P<kind>.+)")
+_LAYER = re.compile(r"(?P<stack>.*[._](?:layers|h|blocks))\.(?P<layer>\d{1,6})\.(?P<kind>.+)")
 
 
 @dataclass(frozen=True)
@@ -346,20 +347,36 @@ def _targets(it: Candidate) -> Iterator[tuple[str, str, str]]:
     if not said:
         why = "without it peft adapts what it takes to be usual for the architecture"
         yield where, why, it.convert("peft")
-    elif left := [path for path in it.ranks if not _is_target(path, said, where)]:
+    elif left := _not_targeted(it.ranks, said, where):
         why = f"it does not name {left[0]}, which peft then leaves at the base ({len(left)} modules)"
         yield where, why, it.convert("peft")
 
 
-def _is_target(path: str, said: Any, where: str) -> bool:
+def _not_targeted(paths: Iterable[str], said: Any, where: str) -> list[str]:
+    """The modules that `target_modules` leaves out: a name matches a path's end, a pattern all of it."""
     if said == "all-linear":
-        return True
-    if isinstance(said, str):
-        try:
-            return regex.fullmatch(said, path, timeout=_SECONDS_TO_MATCH) is not None
-        except (regex.error, TimeoutError) as fault:
-            raise Refusal(f"{where} is no pattern that can be matched: {fault}", "correct it") from fault
-    return any(f".{path}".endswith(f".{name}") for name in said)
+        return []
+    if isinstance(said, list) and all(isinstance(name, str) for name in said):
+        names = frozenset(said)
+        return [path for path in paths if names.isdisjoint(_ends(path))]
+    if not isinstance(said, str):
+        raise Refusal(f"{where} is {said!r}", "it should be a list of names or a pattern")
+    deadline = time.monotonic() + SECONDS_TO_MATCH
+    try:
+        pattern = regex.compile(said)
+        return [
+            path
+            for path in paths
+            if not pattern.fullmatch(path, timeout=max(deadline - time.monotonic(), 1e-3))
+        ]
+    except (regex.error, RecursionError, OverflowError, TimeoutError) as fault:
+        raise Refusal(f"{where} is no pattern that can be matched: {fault}", "correct it") from fault
+
+
+def _ends(path: str) -> Iterator[str]:
+    while path:
+        yield path
+        path = path.partition(".")[2]
 
 
 def _every_layer(it: Candidate) -> Iterator[tuple[str, str, str]]:
@@ -370,9 +387,10 @@ def _every_layer(it: Candidate) -> Iterator[tuple[str, str, str]]:
             layers[found["stack"]].add(int(found["layer"]))
             kinds[found["stack"], found["kind"]].add(int(found["layer"]))
     for (stack, kind), present in kinds.items():
-        if missing := set(range(max(layers[stack]) + 1)) - present:
+        missing = next((number for number in range(max(layers[stack])) if number not in present), None)
+        if missing is not None or max(present) < max(layers[stack]):
             yield (
-                f"{stack}.{min(missing)}.{kind}",
+                f"{stack}.{max(layers[stack]) if missing is None else missing}.{kind}",
                 f"it is missing, for which LoRAX drops {kind} in all layers",
                 "train all layers alike, or serve it with vLLM",
             )
@@ -430,10 +448,11 @@ def _mlx_rank(it: Candidate) -> Iterator[tuple[str, str, str]]:
 def _mlx_modules(it: Candidate) -> Iterator[tuple[str, str, str]]:
     """mlx-lm adapts the `keys`: paths of the whole model, or within each of its last `num_layers` layers."""
     said, count = it.setting("lora_parameters"), it.setting("num_layers")
-    keys = said.get("keys") if isinstance(said, Mapping) else None
+    named = said.get("keys") if isinstance(said, Mapping) else None
+    keys = frozenset(key for key in named if isinstance(key, str)) if isinstance(named, list) else frozenset()
     paths = dict.fromkeys(name.rpartition(".")[0] for name in it.stored.tensors)
-    within = {path: _LAYER.fullmatch(path) for path in paths if path not in (keys or ())}
-    if left := [path for path, layer in within.items() if not layer or (keys and layer["kind"] not in keys)]:
+    within = {path: _LAYER.fullmatch(path) for path in paths if path not in keys}
+    if left := [path for path, layer in within.items() if not layer or (named and layer["kind"] not in keys)]:
         why = "the keys of lora_parameters do not name it, and mlx-lm refuses what they do not"
         yield left[0], why, it.convert("mlx")
         return

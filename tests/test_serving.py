@@ -287,6 +287,21 @@ def test_what_is_not_there_or_unknown_is_refused(tmp_path: Path) -> None:
     peft()(tmp_path / "plain")
     with pytest.raises(UsageRefusal, match="target is 'tgi'"):
         check_serving("plain", "tgi")
-    peft(target_modules="(")(tmp_path / "pattern")
-    with pytest.raises(Refusal, match="no pattern that can be matched"):
-        check_serving("pattern", "peft")
+
+
+@pytest.mark.parametrize(
+    ("target_modules", "said"),
+    [("(", "no pattern that can be matched"), (5, "target_modules is 5"), ([5], "target_modules is")],
+)
+def test_target_modules_that_cannot_be_matched_are_refused(
+    target_modules: Any, said: str, tmp_path: Path
+) -> None:
+    peft(target_modules=target_modules)(tmp_path / "broken")
+    with pytest.raises(Refusal, match=said):
+        check_serving("broken", "peft")
+
+
+def test_layers_far_apart_cost_no_time(tmp_path: Path) -> None:
+    tensors = {**pair(f"{LAYERS}.0.mlp.up_proj"), **pair(f"{LAYERS}.{10**15}.mlp.up_proj")}
+    peft(tensors, target_modules=["up_proj"])(tmp_path / "far")
+    assert check_serving("far", "lorax").served

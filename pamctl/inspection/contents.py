@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 _MOST_THREADS = 4  # each holds the factors of one module
 _LAYER = re.compile(r".*[._]\d+(?=[._])")
+_FLATTENED = re.compile(r".*_\d+_")  # what kohya's ids, one name for a whole path, have before the kind
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _module(adapter: Adapter, name: str, measured: Measured | None) -> dict[str,
     record = {
         "module": name,
         "tower": tower(name),
-        "kind": kind(name),
+        "kind": _FLATTENED.sub("", kind(name)),
         "layer": shape.layer.kind,
         "rank": shape.rank,
         "inputs": shape.inputs,
