@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pamctl.adapters.formats.pairing import FactorPair, paired_modules
 from pamctl.adapters.formats.peft_settings import PeftSettings
 from pamctl.adapters.formats.stored import Contents, Stored
 from pamctl.adapters.formats.written import WriteOptions, WrittenFactors
-from pamctl.adapters.module_names import canonical_ids, target_name, written_path
+from pamctl.adapters.module_names import canonical_ids, layout, target_name, written_path
 from pamctl.adapters.provenance import public_name
 from pamctl.adapters.safetensors_file import write_safetensors
 from pamctl.adapters.sources import CONFIG_NAME
@@ -23,6 +24,7 @@ from pamctl.adapters.tensor_file import DTYPES, TensorFile
 from pamctl.refusal import Refusal
 
 PREFIX = "base_model.model."
+Spelled = Callable[[str], str]
 WEIGHTS_NAME = "adapter_model.safetensors"
 
 # A raw dump of the state dict has the adapter's name, as `default`, within or at the end.
@@ -91,21 +93,23 @@ def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: Write
     With the spelling of transformers 4.57, which is the default, every release of peft restores it. Ranks of
     their own are told by `rank_pattern` and `alpha_pattern`. Equal adapters give equal bytes.
     """
-    order = sorted(adapter.shapes, key=lambda module: written_path(module, options.spelling))
+    family = layout((*adapter.shapes, *adapter.extras), adapter.base_model)
+    path = partial(written_path, spelling=options.spelling, layout=family)
+    order = sorted(adapter.shapes, key=path)
     shapes: dict[str, tuple[int, ...]] = {}
     for module in order:
         shape = factors.shapes[module]
-        kernel, name = shape.layer.kernel, _names(module, adapter, options.spelling)
+        kernel, name = shape.layer.kernel, _names(module, adapter, path)
         channels = shape.inputs // int(np.prod(kernel, dtype=int))
         shapes[name["A"]] = (shape.rank, channels, *kernel)
         shapes[name["B"]] = (shape.outputs, shape.rank, *(1 for _ in kernel))
-    extras = dict(_written_extras(adapter, options.spelling))
+    extras = dict(_written_extras(adapter, path))
     dtypes = dict.fromkeys(shapes, factors.dtype) | {name: extra.dtype for name, extra in extras.items()}
     shapes |= {name: extra.shape for name, extra in extras.items()}
 
     def tensors() -> Iterator[tuple[str, NDArray[Any]]]:
         for module in order:
-            name = _names(module, adapter, options.spelling)
+            name = _names(module, adapter, path)
             a, b = factors[module]
             yield name["A"], a.reshape(shapes[name["A"]])
             yield name["B"], b.reshape(shapes[name["B"]])
@@ -113,7 +117,8 @@ def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: Write
             yield name_of_extra, extra.read()
 
     write_safetensors(draft / WEIGHTS_NAME, shapes, tensors(), dtypes)
-    config = json.dumps(_config(adapter, factors, options), indent=2, ensure_ascii=False)
+    target = partial(target_name, spelling=options.spelling, layout=family)
+    config = json.dumps(_config(adapter, factors, target), indent=2, ensure_ascii=False)
     (draft / CONFIG_NAME).write_text(config + "\n", encoding="utf-8")
 
 
@@ -241,18 +246,18 @@ def _extra(tensors: TensorFile, tensor: _Passing) -> Extra:
     return Extra("lora_bias", entry.shape, "F32", lambda: tensors.read(tensor.name) * scale)
 
 
-def _names(module: str, adapter: Adapter, spelling: str) -> dict[str, str]:
-    key = PREFIX + written_path(module, spelling)
+def _names(module: str, adapter: Adapter, path: Spelled) -> dict[str, str]:
+    key = PREFIX + path(module)
     if adapter.shapes[module].layer.kind == "embedding":
         return {factor: f"{key}.lora_embedding_{factor}" for factor in "AB"}
     return {factor: f"{key}.lora_{factor}.weight" for factor in "AB"}
 
 
-def _written_extras(adapter: Adapter, spelling: str) -> Iterator[tuple[str, Extra]]:
+def _written_extras(adapter: Adapter, path: Spelled) -> Iterator[tuple[str, Extra]]:
     biased = {name.rpartition(".")[0] for name, extra in adapter.extras.items() if extra.role == "lora_bias"}
     for name, extra in adapter.extras.items():
         module, _, leaf = name.rpartition(".")
-        key = PREFIX + written_path(module, spelling)
+        key = PREFIX + path(module)
         if extra.role == "lora_bias":
             yield f"{key}.lora_B.bias", extra
         else:
@@ -261,12 +266,12 @@ def _written_extras(adapter: Adapter, spelling: str) -> Iterator[tuple[str, Extr
         # with lora_bias peft looks for a bias in every module
         if biased and module not in biased and shape.layer.kind != "embedding":
             zeros = np.zeros(shape.outputs, np.float32)
-            key = f"{PREFIX}{written_path(module, spelling)}.lora_B.bias"
+            key = f"{PREFIX}{path(module)}.lora_B.bias"
             yield key, Extra("lora_bias", zeros.shape, "F32", zeros.copy)
 
 
-def _config(adapter: Adapter, factors: WrittenFactors, options: WriteOptions) -> dict[str, Any]:
-    ranks = _rank_pattern({module: shape.rank for module, shape in factors.shapes.items()}, options.spelling)
+def _config(adapter: Adapter, factors: WrittenFactors, target: Spelled) -> dict[str, Any]:
+    ranks = _rank_pattern({module: shape.rank for module, shape in factors.shapes.items()}, target)
     roles = {name.rpartition(".")[0]: extra.role for name, extra in adapter.extras.items()}
     whole = [module for module, role in roles.items() if role == "module" and module not in adapter.shapes]
     biased = {module for module, role in roles.items() if role == "bias"}
@@ -280,23 +285,23 @@ def _config(adapter: Adapter, factors: WrittenFactors, options: WriteOptions) ->
         "lora_alpha": adapter.rank,
         "lora_bias": "lora_bias" in roles.values(),
         "lora_dropout": 0.0,
-        "modules_to_save": [target_name(module, options.spelling) for module in whole] or None,
+        "modules_to_save": [target(module) for module in whole] or None,
         "peft_type": "LORA",
         "r": adapter.rank,
         "rank_pattern": ranks,
-        "target_modules": [target_name(module, options.spelling) for module in adapter.shapes],
+        "target_modules": [target(module) for module in adapter.shapes],
         "task_type": _task_type(adapter),
         "use_dora": False,
         "use_rslora": False,
     }
 
 
-def _rank_pattern(ranks: Mapping[str, int], spelling: str) -> dict[str, int]:
+def _rank_pattern(ranks: Mapping[str, int], target: Spelled) -> dict[str, int]:
     """The ranks that differ from the largest, by patterns of which peft takes the first that matches.
 
     Where one module's name is the end of another's, the longer comes first, even at the largest rank.
     """
-    named = {f".{target_name(module, spelling)}": rank for module, rank in ranks.items()}
+    named = {f".{target(module)}": rank for module, rank in ranks.items()}
     smaller = tuple(name for name, rank in named.items() if rank < max(ranks.values()))
     patterned = sorted(
         filter(lambda name: name.endswith(smaller), named), key=lambda name: (-len(name), name)
@@ -314,5 +319,5 @@ def _task_type(adapter: Adapter) -> str | None:
 
 
 def _fan_in_fan_out(adapter: Adapter) -> bool:
-    """Whether the base stores its weights (in, out), as the config read says: peft warns where it does not."""
+    """Whether the base stores weights (in, out), as the config read says; without it peft says so itself."""
     return bool(adapter.origin and adapter.origin.settings.get("fan_in_fan_out") is True)
