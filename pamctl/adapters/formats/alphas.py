@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 
+from pamctl.adapters.formats.pairing import LEAST_SCALE, MOST_SCALE
 from pamctl.adapters.tensor_file import TensorFile
 from pamctl.refusal import Refusal
-
-_SCALES = (2.0**-126, 2.0**127)  # what float32 holds without loss
 
 
 def alpha_scales(
@@ -29,7 +28,7 @@ def alpha_scales(
         if not found[name] or not shape or not shape[0]:
             continue
         scales[module] = found[name] / shape[0]
-        if not _SCALES[0] <= abs(scales[module]) <= _SCALES[1]:
+        if not LEAST_SCALE <= abs(scales[module]) <= MOST_SCALE:
             raise Refusal(f"{tensors.path}: {name} is {found[name]:g}", "take an undamaged file")
     return scales
 

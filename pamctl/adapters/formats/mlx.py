@@ -14,7 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pamctl.adapters.adapter import Adapter
-from pamctl.adapters.formats.pairing import FactorPair, paired_modules
+from pamctl.adapters.formats.pairing import LEAST_SCALE, MOST_SCALE, FactorPair, paired_modules
 from pamctl.adapters.formats.stored import Contents, Stored
 from pamctl.adapters.formats.written import WriteOptions, WrittenFactors, refuse_extras, refuse_layers
 from pamctl.adapters.module_names import canonical_ids, layout, written_path
@@ -42,7 +42,6 @@ EMBEDDINGS = (
 _FACTORS = {"lora_a": "a", "A": "a", "lora_b": "b", "B": "b"}  # mlx-vlm before 0.6 had A and B
 _PARAMETERS = {"rank", "scale", "dropout", "keys", "alpha"}
 _ALL_LAYERS = -1
-_LEAST, _MOST = 2.0**-126, 2.0**127  # what float32 holds without loss
 
 # mlx-vlm calls Qwen-VL's `visual` vision_tower, and puts a `vision_model` into Pixtral's too.
 _QWEN_VISION = re.compile(r"^vision_tower\.(?=(blocks|merger|patch_embed|deepstack_merger_list)\b)")
@@ -189,7 +188,11 @@ def _rank(file: Path, fields: Mapping[str, Any], place: str = "") -> int:
 
 def _number(file: Path, fields: Mapping[str, Any], field: str, place: str = "") -> float:
     number = fields.get(field)
-    if isinstance(number, bool) or not isinstance(number, int | float) or not _LEAST <= abs(number) <= _MOST:
+    if (
+        isinstance(number, bool)
+        or not isinstance(number, int | float)
+        or not LEAST_SCALE <= abs(number) <= MOST_SCALE
+    ):
         raise Refusal(f"{file}: {place}{field} is {shown(number)}", "it should be a number other than 0")
     return float(number)
 

@@ -10,6 +10,9 @@ from pamctl.adapters.adapter import EMBEDDING, LINEAR, ComputedModules, Layer, L
 from pamctl.adapters.tensor_file import DTYPES, TensorFile
 from pamctl.refusal import Refusal
 
+LEAST_SCALE, MOST_SCALE = 2.0**-126, 2.0**127
+"""In magnitude: what float32 holds without loss."""
+
 
 @dataclass(frozen=True)
 class FactorPair:

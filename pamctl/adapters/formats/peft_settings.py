@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pamctl.adapters.formats.peft_patterns import PeftPatterns
+from pamctl.adapters.formats.pairing import LEAST_SCALE, MOST_SCALE
+from pamctl.adapters.formats.peft_patterns import PeftNames, PeftPatterns
 from pamctl.refusal import Refusal
 
 DEFAULT_RANK = DEFAULT_ALPHA = 8
@@ -62,7 +63,6 @@ _KNOWN_FIELDS = {
 _PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
 _SWITCHES = ("fan_in_fan_out", "lora_bias", "use_rslora")
 _BIASES = (None, "none", "all", "lora_only")
-_SCALES = (2.0**-126, 2.0**127)  # what float32 holds without loss
 
 
 @dataclass(frozen=True)
@@ -124,15 +124,13 @@ class PeftSettings:
             )
         alpha = self._number("alpha_pattern", "lora_alpha", DEFAULT_ALPHA, path)
         scale = alpha / (math.sqrt(rank) if self.fields.get("use_rslora") else rank)
-        if not _SCALES[0] <= abs(scale) <= _SCALES[1]:
+        if not LEAST_SCALE <= abs(scale) <= MOST_SCALE:
             raise Refusal(f"{self.file} gives {path} a scale of {scale:g}", "correct lora_alpha in it")
         return scale
 
     def saves_whole(self, path: str) -> bool:
         """Whether `modules_to_save` names the module `path` or one it lies in, as peft does: by the end."""
-        named = tuple(self.fields.get("modules_to_save") or ())
-        parts = path.split(".")
-        return any(".".join(parts[:length]).endswith(named) for length in range(1, len(parts) + 1))
+        return self._names.match(path)
 
     def _refuse_if_not_plain(self, field: str, value: Any) -> None:
         if field in _CHANGES_THE_DELTA and value not in (None, False, []):
@@ -159,9 +157,13 @@ class PeftSettings:
         place, value = field, self.fields.get(field, default)
         if (pattern := self._patterns[patterns].first(path)) is not None:
             place, value = f"{patterns}[{_shown(pattern)}]", self.fields[patterns][pattern]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < abs(value) <= _SCALES[1]:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < abs(value) <= MOST_SCALE:
             raise Refusal(f"{self.file}: {place} is {_shown(value)}", "it should be a number other than 0")
         return float(value)
+
+    @cached_property
+    def _names(self) -> PeftNames:
+        return PeftNames(self.file, "modules_to_save", self.fields.get("modules_to_save") or ())
 
     @cached_property
     def _patterns(self) -> dict[str, PeftPatterns]:
