@@ -34,6 +34,11 @@ from tests.adapter_cases import (
 A, B = f"{KEY}.lora_A.weight", f"{KEY}.lora_B.weight"
 PAIR = {A: np.ones((4, 16), np.float32), B: np.ones((16, 4), np.float32)}
 
+
+def ones(*shape: int) -> Any:
+    return np.ones(shape, np.float32)
+
+
 REFUSED_CONFIGS: list[dict[str, Any]] = [
     {"use_dora": True},
     {"trainable_token_indices": [1]},
@@ -139,6 +144,39 @@ def test_a_pattern_that_would_take_years_is_refused_in_time(
     assert time.monotonic() - started < 10
 
 
+def test_names_to_save_whole_that_take_long_to_match_are_refused_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peft_patterns, "SECONDS_TO_MATCH", 0.2)
+    names = ["y" * (number % 300) + str(number) for number in range(30_000)] + ["x" * 199]
+    tensors = {f"{PREFIX}{'a.' * 100}{number}{'x' * 199}.weight": ones(1) for number in range(1000)}
+    started = time.monotonic()
+    with pytest.raises(Refusal, match="modules_to_save takes longer than"):
+        open_adapter(write_peft(tmp_path, {**PAIR, **tensors}, modules_to_save=names))
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("names", "path", "saved_whole"),
+    [
+        (["head"], "lm_head", True),
+        (["head"], "lm_head.linear", True),
+        (["head"], "header", False),
+        (["head"], "model.head.dense", True),
+        (["model.head"], "head", False),
+        (["a", "b"], "x.b.c.d", True),
+        ([], "head", False),
+    ],
+)
+def test_names_to_save_whole_are_matched_as_peft_does(
+    names: list[str], path: str, saved_whole: bool, tmp_path: Path
+) -> None:
+    fields = {"peft_type": "LORA", "modules_to_save": names}
+    assert peft_settings.PeftSettings(tmp_path, fields).saves_whole(path) == saved_whole
+    modules = [".".join(path.split(".")[:length]) for length in range(1, path.count(".") + 2)]
+    assert saved_whole == any(module.endswith(name) for module in modules for name in names)
+
+
 @settings(max_examples=300)
 @given(
     fields=st.dictionaries(
@@ -169,10 +207,6 @@ def test_fields_without_effect_and_empty_unknown_ones_are_accepted(tmp_path: Pat
         "layers_to_transform": [0],
     }
     assert list(open_adapter(write_peft(tmp_path, **config)).modules) == [Q_PROJ]
-
-
-def ones(*shape: int) -> Any:
-    return np.ones(shape, np.float32)
 
 
 REFUSED_TENSORS: dict[str, tuple[dict[str, Any], str]] = {
@@ -399,6 +433,7 @@ def test_a_path_in_a_tensor_name_touches_no_file(tmp_path: Path) -> None:
         ({"alpha_pattern": {"self_attn.q_proj": 4, "q_proj": 1}}, 1.0),
         ({"r": 9, "rank_pattern": {r"layers\.0\..*": 4}}, 2.0),
         ({"r": 9, "rank_pattern": {"q_proj": 4}, "use_rslora": True}, 4.0),
+        ({"alpha_pattern": {"[[q]_proj": 1}}, 0.25),
     ],
     ids=str,
 )

@@ -1,7 +1,8 @@
-"""Which pattern of a peft config speaks of a module, as peft matches it but in bounded time."""
+"""Which name or pattern of a peft config speaks of a module, as peft matches it but in bounded time."""
 
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -11,56 +12,89 @@ import regex
 
 from pamctl.refusal import Refusal
 
-SECONDS_TO_MATCH = 5.0  # for all patterns of a field against all modules: a hostile one would take years
+SECONDS_TO_MATCH = 5.0  # for all of a field against all modules: a hostile one would take years
 _REPEATS = frozenset("*+?{(")  # a pattern with none of these is matched at once
+
+
+class _Clock:
+    """The time that is left for one field of a config, `place` being the file and the field for messages."""
+
+    def __init__(self, file: Path, field: str) -> None:
+        self.place = f"{file}: {field}"
+        self._end = time.monotonic() + SECONDS_TO_MATCH
+
+    def left(self) -> float:
+        """Seconds; a refusal when there are none."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise self.too_slow()
+        return left
+
+    def too_slow(self) -> Refusal:
+        return Refusal(f"{self.place} takes longer than {SECONDS_TO_MATCH:g} s to match", "simplify it")
 
 
 class PeftPatterns:
     """The keys of `rank_pattern` or `alpha_pattern`, in their order.
-
-    Args:
-        place: the file and the field, for messages.
 
     Raises:
         Refusal: a pattern that is none; later on, patterns that take too long.
     """
 
     def __init__(self, file: Path, field: str, patterns: Iterable[str]) -> None:
-        self._place = f"{file}: {field}"
-        self._deadline = time.monotonic() + SECONDS_TO_MATCH
-        self._matchers = {pattern: self._matcher(pattern) for pattern in patterns}
+        self._clock = _Clock(file, field)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of syntax that may come to mean something else
+            self._matchers = {pattern: self._matcher(pattern) for pattern in patterns}
 
     def first(self, path: str) -> str | None:
         """The first pattern that matches the end of a module's path, from a dot on, or all of it."""
-        if self._matchers and time.monotonic() > self._deadline:
-            raise self._too_slow()
-        try:
-            return next((pattern for pattern, matches in self._matchers.items() if matches(path)), None)
-        except TimeoutError as fault:
-            raise self._too_slow() from fault
+        if not self._matchers:
+            return None
+        self._clock.left()
+        return next((pattern for pattern, matches in self._matchers.items() if matches(path)), None)
 
     def _matcher(self, pattern: str) -> Callable[[str], Any]:
-        if time.monotonic() > self._deadline:
-            raise self._too_slow()
+        self._clock.left()
         whole = rf"(.*\.)?({pattern})$"
         try:
             compiled = re.compile(whole)
-            if _REPEATS.isdisjoint(pattern):
-                return partial(self._match_plain, compiled)
-            return partial(self._match, regex.compile(whole))
+            return (
+                compiled.match if _REPEATS.isdisjoint(pattern) else partial(self._match, regex.compile(whole))
+            )
         except (re.error, regex.error, RecursionError, OverflowError) as fault:
-            raise Refusal(f"{self._place} holds a pattern that is none: {fault}", "correct it") from fault
+            raise Refusal(
+                f"{self._clock.place} holds a pattern that is none: {fault}", "correct it"
+            ) from fault
 
-    def _match_plain(self, compiled: "re.Pattern[str]", path: str) -> bool:
-        return bool(compiled.match(path))
+    def _match(self, compiled: Any, path: str) -> Any:
+        try:
+            return compiled.match(path, timeout=self._clock.left())
+        except TimeoutError as fault:
+            raise self._clock.too_slow() from fault
 
-    def _match(self, compiled: Any, path: str) -> bool:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return bool(compiled.match(path, timeout=left))
 
-    def _too_slow(self) -> Refusal:
-        return Refusal(
-            f"{self._place} takes longer than {SECONDS_TO_MATCH:g} s to match", "simplify its patterns"
+class PeftNames:
+    """The names of `modules_to_save`: each stands for every module whose path it ends, and what lies in it.
+
+    Raises:
+        Refusal: later on, names that take too long.
+    """
+
+    def __init__(self, file: Path, field: str, names: Iterable[str]) -> None:
+        self._clock = _Clock(file, field)
+        self._names = frozenset(names)
+        self._lengths = sorted({len(name) for name in self._names})
+
+    def match(self, path: str) -> bool:
+        """Whether a name stands for the module."""
+        if not self._names:
+            return False
+        self._clock.left()
+        ends = [at for at, letter in enumerate(path) if letter == "."] + [len(path)]
+        return any(
+            path[end - length : end] in self._names
+            for end in ends
+            for length in self._lengths
+            if length <= end
         )
