@@ -137,7 +137,7 @@ class _DottedIds:
         self._found: dict[str, set[str]] = {}
         self._names = ", ".join(adapter.name for adapter in adapters)
         for module in {module for adapter in adapters for module in adapter.shapes}:
-            if not is_one_name(module):
+            if "." in module and not is_flattened(module):
                 spelled = {module, *(written_path(module, spelling) for spelling in SPELLINGS)}
                 for spelling in spelled | {other(module) for other in also}:
                     self._found.setdefault(flattened(spelling), set()).add(module)
@@ -146,6 +146,7 @@ class _DottedIds:
         found = self._found.get(flattened(module)) if is_one_name(module) else None
         if found is None:
             return module
+        found = {id for id in found if not is_one_name(id)} or found
         if len(found) > 1:
             one, two, *_ = sorted(found)
             raise Refusal(

@@ -47,7 +47,8 @@ _LANGUAGE = re.compile(r"(language_model|model\.(layers|embed_tokens)|transforme
 _DENOISER_PARTS = re.compile(
     r"(down_blocks|mid_block|up_blocks|input_blocks|middle_block|output_blocks|time_embedding|add_embedding"
     r"|conv_in|conv_out|transformer_blocks|single_transformer_blocks|double_blocks|single_blocks|joint_blocks"
-    r"|blocks|time_text_embed|context_embedder|x_embedder|pos_embed|norm_out|proj_in|proj_out)([._]|$)"
+    r"|blocks|time_text_embed|time_embed|patch_embed|patch_embedding|pos_embed|context_embedder|x_embedder"
+    r"|condition_embedder|caption_projection|adaln_single|norm_out|proj_in|proj_out)([._]|$)"
 )
 
 

@@ -1,4 +1,4 @@
-"""The module paths of small models of transformers and diffusers, built without weights."""
+"""Small models of transformers and diffusers, and the module paths in them."""
 
 from collections.abc import Callable
 from functools import cache
@@ -171,15 +171,19 @@ DENOISERS = {
 }
 
 
+def built(name: str) -> Any:
+    """One of the models above, with random weights."""
+    return {**LLAVA_LIKE, **QWEN_LIKE, **LANGUAGE_MODELS, **TEXT_ENCODERS, **DENOISERS}[name]()
+
+
 @cache
 def module_paths(name: str) -> tuple[str, ...]:
     """The path of every linear, convolution and embedding of one of the models above."""
     import torch
 
-    build = {**LLAVA_LIKE, **QWEN_LIKE, **LANGUAGE_MODELS, **TEXT_ENCODERS, **DENOISERS}[name]
     kinds = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.Embedding)
     with torch.device("meta"):
-        model = build()
+        model = built(name)
     return tuple(
         path
         for path, module in model.named_modules()
