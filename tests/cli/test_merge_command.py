@@ -14,7 +14,7 @@ from pamctl.adapters.formats.written import WriteOptions
 from pamctl.adapters.module_names import SPELLINGS
 from pamctl.cli.errors import exit_code_of
 from pamctl.cli.merge import merge
-from tests.adapter_cases import child_of, random_adapter, saved, write_peft
+from tests.adapter_cases import KEY, PREFIX, child_of, random_adapter, saved, write_peft
 
 ONES = (("A", np.ones((4, 16), np.float32)), ("B", np.ones((16, 4), np.float32)))
 
@@ -159,3 +159,26 @@ def test_adapters_that_share_no_module_are_refused_with_a_name_of_each(pair: Pat
     assert run("first", "bare", "-o", "merged") == 1
     assert "pamctl convert bare -o RENAMED --names-from first" in capsys.readouterr().err
     assert not Path("merged").exists()
+
+
+def test_full_modules_that_differ_are_refused_until_their_fate_is_chosen(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    folders = []
+    for number, name in enumerate(("one", "two")):
+        tensors = {f"{KEY}.lora_{factor}.weight": values for factor, values in ONES}
+        tensors[f"{PREFIX}score.weight"] = np.full((3, 4), 1 + 2 * number, np.float16)
+        folders.append(str(write_peft(tmp_path / name, tensors, modules_to_save=["score"])))
+    output = tmp_path / "merged"
+    assert run(*folders, "-o", str(output)) == 1
+    err = capsys.readouterr().err
+    assert "score.weight is a full tensor" in err
+    assert "--full-modules first or mean" in err
+    assert not output.exists()
+    for choice, expected in (("first", 1), ("mean", 2)):
+        assert run(*folders, "-o", str(output), "--full-modules", choice, "--json", "--force") == 0
+        out, err = capsys.readouterr()
+        payload = json.loads(out)
+        assert (payload["full_modules"], payload["full_tensors"]) == (choice, 1)
+        assert "score.weight" in err
+        np.testing.assert_array_equal(open_adapter(output).extras["score.weight"].read(), expected)
