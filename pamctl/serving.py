@@ -289,13 +289,16 @@ def _no_bias(it: Candidate) -> Iterator[tuple[str, str, str]]:
             yield f"{it.stored.settings_file}: {field}", why, it.convert("peft")
 
 
-def _keys(prefix: bool) -> Rule:
+def _keys(*, default: bool = False) -> Rule:
+    """Names as peft saves them; `default` if the loader takes those of a raw state dict, `lora_A.default`, too."""
+
     def check(it: Candidate) -> Iterator[tuple[str, str, str]]:
         factors = [name for name in it.stored.tensors if _FACTOR.fullmatch(name)]
-        if ending := [name for name in factors if not _PEFT_KEY.fullmatch(name)]:
+        known = {name: name.replace(".default", "") if default else name for name in factors}
+        if ending := [name for name in factors if not _PEFT_KEY.fullmatch(known[name])]:
             why = "the loader knows names that end in lora_A.weight or lora_B.weight"
             yield ending[0], why, it.convert("peft")
-        if prefix and (bare := [name for name in factors if not name.startswith(PREFIX)]):
+        if bare := [name for name in factors if not name.startswith(PREFIX)]:
             yield bare[0], f"the loader looks for names that begin with {PREFIX}", it.convert("peft")
 
     return check
@@ -473,7 +476,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], dict[str, Rule]]] = {
             "one-scale": _one_scale,
             "full-modules": _no_full_modules,
             "bias": _no_bias,
-            "keys": _keys(prefix=True),
+            "keys": _keys(),
             "spelling": _spelling,
             "linear-only": _linear_only,
             "rank": _vllm_rank,
@@ -487,7 +490,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], dict[str, Rule]]] = {
             "config": _config("peft_type"),
             "config-fits": _config_fits,
             "targets": _targets,
-            "keys": _keys(prefix=True),
+            "keys": _keys(default=True),
             "spelling": _spelling,
         },
     ),
@@ -516,7 +519,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], dict[str, Rule]]] = {
             "one-rank": _one_rank,
             "full-modules": _no_full_modules,
             "bias": _no_bias,
-            "keys": _keys(prefix=True),
+            "keys": _keys(),
             "embeddings": _no_embeddings,
             "linear-only": _linear_only,
             "every-layer": _every_layer,
