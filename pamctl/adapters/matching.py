@@ -10,6 +10,7 @@ from pamctl.adapters.module_names import (
     SPELLINGS,
     as_bare_text,
     as_text_tower,
+    canonical_ids,
     is_text_tower,
     written_path,
 )
@@ -104,6 +105,15 @@ def renamed_like(adapter: Adapter, other: Adapter) -> Adapter:
     named = _taken_apart(named, f"give an adapter that adapts this module too, which {other.name} does not")
     refuse_different_modules((named, other))
     return named
+
+
+def in_company(adapter: Adapter) -> Adapter:
+    """An adapter whose ids were read apart from its full modules, as the projector beside LLaVA's factors.
+
+    They tell whether `model.layers` is a text tower's, as they would if they were in the same file.
+    """
+    modules = {*adapter.shapes, *(name.rpartition(".")[0] for name in adapter.extras)}
+    return _renamed(adapter, canonical_ids(modules, adapter.base_model).__getitem__)
 
 
 def dotted(adapter: Adapter) -> Adapter:

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pamctl.adapters import Adapter, LoraFactors, open_adapter
+from pamctl.adapters import Adapter, LoraFactors, open_adapter, save_adapter
 from pamctl.adapters.adapter import Extra
 from pamctl.adapters.flattening import flattened
-from pamctl.adapters.matching import brought_together, dotted, matched, renamed_like
+from pamctl.adapters.matching import brought_together, dotted, in_company, matched, renamed_like
 from pamctl.merging import merge
 from pamctl.refusal import Refusal
 from tests.adapter_cases import delta, random_factors, write_peft
@@ -112,6 +112,17 @@ def test_extras_are_renamed_with_their_modules() -> None:
     bias = Extra("bias", (5,), "F32", lambda: np.zeros(5, np.float32))
     bare = Adapter(adapter_of(BARE).modules, base_model="b", extras={f"{BARE[0]}.bias": bias})
     assert list(matched([bare, adapter_of(TOWER, base="b")])[0].extras) == [f"{TOWER[0]}.bias"]
+
+
+def test_llavas_projector_beside_the_factors_tells_that_they_are_of_a_text_tower(tmp_path: Path) -> None:
+    projector = Extra("module", (5,), "F32", lambda: np.zeros(5, np.float32))
+    bare = Adapter(adapter_of(BARE).modules, extras={"multi_modal_projector.linear_1.bias": projector})
+    found = in_company(bare)
+    assert list(found.shapes) == TOWER
+    save_adapter(found, tmp_path)
+    assert list(open_adapter(tmp_path).shapes) == TOWER
+    head = Adapter(bare.modules, extras={"lm_head.weight": projector})
+    assert in_company(head) is head
 
 
 def test_names_from_another_adapter_fit_or_are_refused() -> None:

@@ -9,7 +9,7 @@ from pamctl.adapters.adapter import Adapter, Extra, Origin
 from pamctl.adapters.formats import diffusers, kohya, mlx, orbax, peft
 from pamctl.adapters.formats.stored import Stored, read_settings
 from pamctl.adapters.formats.written import WriteOptions, WrittenFactors
-from pamctl.adapters.matching import dotted
+from pamctl.adapters.matching import dotted, in_company
 from pamctl.adapters.provenance import Provenance, embedded_provenance, read_provenance, write_provenance
 from pamctl.adapters.safetensors_file import open_safetensors
 from pamctl.adapters.sources import CONFIG_NAME, AdapterSource, locate
@@ -50,7 +50,8 @@ def open_adapter(reference: str | Path, *, allow_pickle: bool = False) -> Adapte
     )
     extras = {**contents.extras, **_non_lora(source)}
     record = _record(source, metadata)
-    return Adapter(contents.modules, record, contents.base_model, str(reference), extras, origin)
+    adapter = Adapter(contents.modules, record, contents.base_model, str(reference), extras, origin)
+    return in_company(adapter) if source.non_lora else adapter
 
 
 def save_adapter(
