@@ -290,7 +290,7 @@ def _no_bias(it: Candidate) -> Iterator[tuple[str, str, str]]:
 
 
 def _keys(*, default: bool = False) -> Rule:
-    """Names as peft saves them; `default` if the loader takes those of a raw state dict, `lora_A.default`, too."""
+    """Names as peft saves them; `default` if the loader takes a raw state dict's `lora_A.default`, too."""
 
     def check(it: Candidate) -> Iterator[tuple[str, str, str]]:
         factors = [name for name in it.stored.tensors if _FACTOR.fullmatch(name)]

@@ -37,7 +37,7 @@ def contents_lines(contents: dict[str, Any], tensors: bool) -> list[str]:
         ]
         for group in contents["groups"]
     ]
-    lines += ["", *_table([*head, *_figure_names(measured)], rows)]
+    lines += ["", *_table([*head, *_figure_names(measured)], rows, words=2)]
     if tensors:
         head = ["module", "layer", "rank", "inputs", "outputs", "scale", "dtype"]
         rows = [
@@ -53,7 +53,7 @@ def contents_lines(contents: dict[str, Any], tensors: bool) -> list[str]:
             ]
             for module in contents["modules"]
         ]
-        lines += ["", *_table([*head, *_figure_names(measured)], rows)]
+        lines += ["", *_table([*head, *_figure_names(measured)], rows, words=2)]
     return lines
 
 
@@ -184,15 +184,13 @@ def _related_modules(modules: list[dict[str, Any]]) -> tuple[list[str], list[lis
     ]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns as wide as their widest cell: the first two to the left where they are words."""
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> list[str]:
+    """Columns as wide as their widest cell, the first few, which hold words, to the left."""
     widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
-    words = [not any(character.isdigit() for character in cell) for cell in (rows[0] if rows else head)]
-    left = [at == 0 or (at == 1 and words[at]) for at in range(len(head))]
     return [
         "  ".join(
-            cell.ljust(width) if to_left else cell.rjust(width)
-            for cell, width, to_left in zip(row, widths, left, strict=True)
+            cell.ljust(width) if at < words else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in (head, *rows)
     ]
