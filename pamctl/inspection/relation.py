@@ -76,7 +76,7 @@ def relate(first: Adapter, second: Adapter) -> dict[str, Any]:
     undefined.
 
     Raises:
-        Refusal: different bases, no module in common, or modules of other sizes.
+        Refusal: different bases, no module in common, modules of other sizes, or an id that fits two.
     """
     first, second = brought_together((first, second))
     shared = [module for module in first.shapes if module in second.shapes]

@@ -174,3 +174,15 @@ def test_modules_only_one_adapter_has_are_named_and_left_out() -> None:
     assert relation["cosine"] == pytest.approx(1)
     assert (relation["only_in_first"], relation["only_in_second"]) == (["lm_head"], ["embed"])
     assert two.fingerprint == relation["fingerprint"]
+
+
+def test_flattened_ids_are_matched_to_dotted_ones() -> None:
+    one = Adapter(
+        {"unet_block.0.to_q": random_factors(0, 16, 16), "unet_block.1.to_q": random_factors(1, 16, 16)}
+    )
+    two = Adapter({name.replace(".", "_"): factors for name, factors in one.modules.items()})
+    relation = relate(one, two)
+    assert relation["cosine"] == pytest.approx(1)
+    assert [module["module"] for module in relation["modules"]] == list(one.shapes)
+    assert relation["only_in_first"] == relation["only_in_second"] == []
+    assert relation["share_a_start"] is True
