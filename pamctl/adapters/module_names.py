@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
+from pamctl.adapters.flattening import unflattened
+
 SPELLINGS = ("4.51", "4.57", "5")
 """Releases of transformers by how they spell a module: up to 4.51, 4.52 to 4.57, and 5."""
 
@@ -138,6 +140,7 @@ def tower(module: str) -> str:
     `multi_modal_projector`; `text_encoder`, `text_encoder_2`, `text_encoder_3` or `denoiser` of a diffusers
     pipeline; `other`, as of `lm_head`.
     """
+    module = unflattened(module) or module
     part = module.partition(".")[0]
     if part in ("vision_tower", "multi_modal_projector"):
         return part
@@ -152,7 +155,7 @@ def tower(module: str) -> str:
 
 def kind(module: str) -> str:
     """What a module is within its layer: `q_proj`, `fc1`; in a numbered list with the number: `to_out.0`."""
-    *_, before, last = ("", *module.split("."))
+    *_, before, last = ("", *(unflattened(module) or module).split("."))
     return f"{before}.{last}" if last.isdecimal() and before else last
 
 

@@ -163,10 +163,12 @@ def test_extras_are_counted_by_role() -> None:
     assert "2 tensors are no deltas and pass through unchanged" in contents["notes"]
 
 
-def test_flattened_ids_are_grouped_by_what_follows_their_last_number() -> None:
-    blocks = [f"down_blocks_0_attentions_{i}_transformer_blocks_0_attn1" for i in range(2)]
-    adapter = Adapter({f"{block}_to_q": random_factors(0, 8, 8) for block in blocks})
+def test_flattened_ids_are_grouped_by_their_last_word_or_unknown_by_what_follows_their_last_number() -> None:
+    blocks = [f"down_blocks_0_attentions_{i}_transformer_blocks_0_attn1_to_q" for i in range(2)]
+    unknown = [f"double_blocks_{i}_img_attn_qkv" for i in range(2)]
+    adapter = Adapter({module: random_factors(0, 8, 8) for module in (*blocks, *unknown)})
     groups = describe(adapter)["groups"]
     assert [(group["tower"], group["kind"], group["modules"], group["layers"]) for group in groups] == [
-        ("denoiser", "attn1_to_q", 2, 2)
+        ("denoiser", "img_attn_qkv", 2, 2),
+        ("denoiser", "to_q", 2, 2),
     ]
