@@ -164,17 +164,8 @@ def check_serving(
     """
     if target not in TARGETS:
         raise UsageRefusal(f"target is {target!r}", f"choose one of {', '.join(TARGETS)}")
-    source = locate(reference, allow_pickle=allow_pickle)
     formats, rules = TARGETS[target]
-    if source.weights.is_dir():
-        command = shlex.join(
-            ["pamctl", "convert", reference, "-o", f"adapter-{target}", "--format", formats[0]]
-        )
-        finding = Finding(
-            "format", str(source.weights), f"it is orbax, which {target} does not read", command
-        )
-        return ServingReport(reference, target, "orbax", tuple(options), (finding,))
-    stored = stored_files(source)
+    stored = stored_files(locate(reference, allow_pickle=allow_pickle))
     candidate = Candidate(reference, target, format_of(stored), stored, tuple(options), allow_pickle)
     findings = []
     if candidate.format not in formats:
@@ -416,6 +407,16 @@ def _diffusers_scale(it: Candidate) -> Iterator[tuple[str, str, str]]:
         yield str(it.stored.file), why, it.convert("diffusers")
 
 
+def _diffusers_alphas(it: Candidate) -> Iterator[tuple[str, str, str]]:
+    tensors = it.stored.tensors
+    names = [name for name in tensors if name.endswith(".alpha")]
+    values = set(tensors.numbers(names).values()) if it.format == "kohya" else set()
+    modules = sum(name.endswith(".lora_down.weight") for name in tensors)
+    if len(values) > 1 or 0 in values or (values and len(names) < modules):
+        why = "alphas differ, lack or are 0, of which diffusers 0.42 makes another scale"
+        yield names[0], why, it.convert("diffusers")
+
+
 def _diffusers_products(it: Candidate) -> Iterator[tuple[str, str, str]]:
     if other := [name for name in it.stored.tensors if "lora_mid" in name or "hada_" in name]:
         yield other[0], "diffusers reads no Tucker cores and no LoHa", it.convert("diffusers")
@@ -496,7 +497,12 @@ TARGETS: dict[str, tuple[tuple[str, ...], dict[str, Rule]]] = {
     ),
     "diffusers": (
         ("diffusers", "kohya"),
-        {"prefix": _diffusers_prefix, "scale": _diffusers_scale, "products": _diffusers_products},
+        {
+            "prefix": _diffusers_prefix,
+            "scale": _diffusers_scale,
+            "alphas": _diffusers_alphas,
+            "products": _diffusers_products,
+        },
     ),
     "mlx": (
         ("mlx",),

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from tests.adapter_cases import KEY, PREFIX, random_factors, write_peft
+from pamctl.adapters import save_adapter
+from tests.adapter_cases import KEY, PREFIX, random_adapter, random_factors, write_peft
 
 Tensors = dict[str, Any]
 Writer = Callable[[Path], Path]
@@ -77,6 +78,12 @@ def single(tensors: Tensors, metadata: dict[str, str] | None = None) -> Writer:
     return write
 
 
+def orbax(folder: Path) -> Path:
+    folder.mkdir()
+    save_adapter(random_adapter(), folder, "orbax")
+    return folder
+
+
 def unet(*ranks: int, prefix: str = "unet.") -> Tensors:
     tensors: Tensors = {}
     for at, rank in enumerate(ranks):
@@ -96,6 +103,11 @@ def kohya(**more: Any) -> Tensors:
 
 
 TUCKER = kohya(**{"lora_mid.weight": np.ones((4, 4, 3, 3), np.float32)})
+TWO_ALPHAS = kohya() | {
+    name.replace("down_blocks_0", "up_blocks_0"): np.asarray(tensor / 2) for name, tensor in kohya().items()
+}
+ZERO_ALPHA = kohya(alpha=np.zeros((), np.float32))
+NOT_EVERY_ALPHA = {name: tensor for name, tensor in TWO_ALPHAS.items() if name != min(TWO_ALPHAS)}
 PLAIN = {
     "vllm": peft(),
     "peft": peft(),
@@ -148,6 +160,7 @@ TWO_MLX_LAYERS = {
 BROKEN: list[tuple[str, str, Writer, bool]] = [
     *((target, "format", mlx(), True) for target in ("vllm", "peft", "lorax")),
     ("mlx", "format", peft(pair(f"{PREFIX}model.layers.0.self_attn.q_proj")), True),
+    ("vllm", "format", orbax, True),
     ("diffusers", "format", peft(unet(4, prefix=PREFIX)), True),
     *((target, "file-name", renamed("weights.safetensors"), True) for target in ("vllm", "peft", "lorax")),
     ("vllm", "config", without("lora_alpha"), True),
@@ -190,5 +203,8 @@ BROKEN: list[tuple[str, str, Writer, bool]] = [
     ("mlx", "modules", mlx(lora={"keys": ["self_attn.v_proj"]}), True),
     ("diffusers", "prefix", single(unet(4, prefix="diffusion_model.")), True),
     ("diffusers", "scale", single(unet(4, 2)), True),
+    ("diffusers", "alphas", single(TWO_ALPHAS), True),
+    ("diffusers", "alphas", single(ZERO_ALPHA), True),
+    ("diffusers", "alphas", single(NOT_EVERY_ALPHA), True),
     ("diffusers", "products", single(TUCKER), True),
 ]
