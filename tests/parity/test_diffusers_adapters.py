@@ -13,6 +13,7 @@ from pamctl.adapters import Adapter, open_adapter, write_adapter
 from pamctl.adapters.formats.written import WriteOptions
 from pamctl.adapters.module_names import canonical_id
 from pamctl.merging import merge
+from pamctl.serving import check_serving
 from tests.adapter_cases import delta
 
 torch = pytest.importorskip("torch")
@@ -253,6 +254,22 @@ def test_our_kohya_file_is_converted_by_diffusers_with_the_same_forward(variant:
     fresh = loaded(StableDiffusion(), tmp_path / "ours.safetensors")
     assert_same_deltas(deltas_in(fresh), deltas_in(pipeline))
     np.testing.assert_allclose(fresh.forward(), pipeline.forward(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:The following alpha_pattern keys:RuntimeWarning")
+def test_alphas_that_differ_are_what_diffusers_misreads_and_the_serving_rule_tells(tmp_path: Path) -> None:
+    pipeline = trained_stable_diffusion(**VARIANTS["rank pattern"])
+    save_with_diffusers(pipeline, tmp_path / "a")
+    file = tmp_path / "compact.safetensors"
+    write_adapter(open_adapter(tmp_path / "a"), file, "kohya", WriteOptions(compact=True))
+    due = deltas_in(pipeline)
+    assert_same_deltas(
+        {id.replace(".", "_"): delta for id, delta in deltas_of(open_adapter(file)).items()},
+        {id.replace(".", "_"): delta for id, delta in due.items()},
+    )
+    found = deltas_in(loaded(StableDiffusion(), file))
+    assert any(not np.allclose(found[id], due[id], atol=1e-5) for id in due)
+    assert [finding.rule for finding in check_serving(str(file), "diffusers").findings] == ["alphas"]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -122,6 +122,8 @@ def refuse_unwritable(adapter: Adapter, options: WriteOptions) -> None:
 def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: WriteOptions) -> None:
     """Write one file with alpha = rank in every module and the scale folded into lora_up.
 
+    Of modules with ranks of their own, as `options.compact` keeps them, diffusers 0.42 overlooks the alphas.
+
     Args:
         draft: that file, whose metadata then holds the record, or a folder for `WEIGHTS_NAME`.
 
