@@ -4,11 +4,13 @@ import errno
 import logging
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 DISK_LIMITS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -17,9 +19,11 @@ DISK_LIMITS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def orbax_saving() -> Iterator[None]:
     """Let orbax save: silently, to the end, and with a full disk raised as the OSError that it is."""
     with _interrupt_deferred(), orbax_silenced():
-        others = set(threading.enumerate())
+        others, unraisable = set(threading.enumerate()), sys.unraisablehook
+        sys.unraisablehook = _closed_loops_dropped(unraisable)
         try:
             yield
+            sys.unraisablehook = unraisable  # but not after a fault: what is dropped may come later
         except Exception as fault:  # tensorstore tells a full disk as a ValueError
             _wait_for(set(threading.enumerate()) - others)
             for number in DISK_LIMITS:
@@ -56,6 +60,16 @@ def _interrupt_deferred() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if pressed:
         before(signal.SIGINT, pressed[0])
+
+
+def _closed_loops_dropped(hook: Callable[..., Any]) -> Callable[["sys.UnraisableHookArgs"], None]:
+    """The hook less what tensorstore tells the loop of a failed save: that other arrays failed as well."""
+
+    def dropping(fault: "sys.UnraisableHookArgs") -> None:
+        if "Event loop is closed" not in str(fault.exc_value):
+            hook(fault)
+
+    return dropping
 
 
 def _wait_for(threads: Iterable[threading.Thread], seconds: float = 2.0) -> None:

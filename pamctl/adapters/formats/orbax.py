@@ -10,6 +10,8 @@ uncompressed, which orbax restores anywhere and which are read here without it, 
 """
 
 import json
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -52,14 +54,14 @@ class OrbaxArrays(TensorFile):
     def stored(self, name: str) -> NDArray[Any]:
         """One array, as `TensorFile.stored`, if its zarr header says what the checkpoint's metadata does."""
         entry, folder = self.entries[name], self.folders[name]
-        _refuse_missing(folder / ".zarray", name)
+        _size(folder / ".zarray", name)
         header, due = read_settings(folder / ".zarray"), _zarr_header(entry.dtype, entry.shape)
         for key, value in due.items():
             if header.get(key) != value:
                 raise Refusal(
                     f"{folder / '.zarray'}: {key} is not {value!r} as {ORBAX_NAME} has it", _DAMAGED
                 )
-        _refuse_missing(_chunk(folder, entry.shape), name)
+        _size(_chunk(folder, entry.shape), name)
         return TensorFile(_chunk(folder, entry.shape), {name: entry}).stored(name)
 
 
@@ -91,8 +93,7 @@ def open_checkpoint(folder: Path) -> Stored:
         folders[name] = folder / ARRAYS / f"extras.{index}"
     for name, entry in entries.items():
         chunk = _chunk(folders[name], entry.shape)
-        _refuse_missing(chunk, name)
-        if (found := chunk.stat().st_size) != entry.size:
+        if (found := _size(chunk, name)) != entry.size:
             raise Refusal(f"{chunk} has {found} bytes, where {name} takes {entry.size}", _DAMAGED)
     return Stored(folder, OrbaxArrays(folder, entries, folders=folders), settings, file)
 
@@ -229,9 +230,15 @@ def _entry(file: Path, name: str, dtype: Any, shape: Any) -> TensorEntry:
     return TensorEntry(dtype, tuple(shape), 0, int(np.prod(shape, dtype=int)) * DTYPES[dtype].itemsize)
 
 
-def _refuse_missing(file: Path, name: str) -> None:
-    if not file.is_file():
+def _size(file: Path, name: str) -> int:
+    """The size in bytes of a file that has to be there."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        found = None
+    if found is None or not stat.S_ISREG(found.st_mode):
         raise Refusal(f"{file} is missing, which belongs to {name}", _DAMAGED)
+    return found.st_size
 
 
 def _chunk(folder: Path, shape: tuple[int, ...]) -> Path:
