@@ -1,5 +1,6 @@
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pamctl.adapters import Adapter, Provenance, open_adapter, save_adapter
-from pamctl.adapters.adapter import Extra
+from pamctl.adapters.adapter import EMBEDDING, Extra
 from pamctl.adapters.formats import peft_patterns, peft_settings
 from pamctl.adapters.formats.written import WriteOptions
 from pamctl.adapters.module_names import SPELLINGS
@@ -335,6 +336,11 @@ EXTRAS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {
         {},
         {"score.weight": "module"},
     ),
+    "what lies in modules_to_save in a raw dump under a name": (
+        {f"{PREFIX}score.modules_to_save.second.{leaf}": SCORE for leaf in ("inner.weight", "gain")},
+        {},
+        {"score.inner.weight": "module", "score.gain": "module"},
+    ),
     "what lies in modules_to_save": (
         {f"{PREFIX}model.multi_modal_projector.linear.{leaf}": SCORE for leaf in ("weight", "bias")},
         {"modules_to_save": ["projector"]},
@@ -366,7 +372,9 @@ EXTRAS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, str]]] = {
 @pytest.mark.parametrize("case", EXTRAS)
 def test_what_is_no_factor_passes_through_to_peft_unchanged(case: str, tmp_path: Path) -> None:
     tensors, config, roles = EXTRAS[case]
-    opened = open_adapter(write_peft(tmp_path / "in", {**PAIR, **tensors}, **config))
+    named = ".second." if any(".second." in name for name in tensors) else "."
+    pair = {name.replace(".weight", f"{named}weight"): values for name, values in PAIR.items()}
+    opened = open_adapter(write_peft(tmp_path / "in", {**pair, **tensors}, **config))
     assert {name: extra.role for name, extra in opened.extras.items()} == roles
     again = open_adapter(saved(opened, tmp_path / "out"))
     assert again.fingerprint == opened.fingerprint
@@ -387,6 +395,25 @@ def test_a_bias_of_some_modules_only_keeps_the_fingerprint_though_peft_wants_one
     again = open_adapter(saved(adapter, tmp_path / "a"))
     assert len(again.extras) == len(SIZES)
     assert again.fingerprint == adapter.fingerprint
+
+
+def carrying(module: str, role: Any) -> dict[str, Extra]:
+    values = np.ones(16, np.float32)
+    return {
+        f"{module}.{role if role == 'lora_bias' else 'weight'}": Extra(role, (16,), "F32", lambda: values)
+    }
+
+
+def test_what_peft_would_not_load_is_not_written(tmp_path: Path) -> None:
+    table = replace(random_factors(0, 9, 5), layer=EMBEDDING)
+    biased = Adapter(
+        {"table": table, Q_PROJ: random_factors(0, 16, 16)}, extras=carrying(Q_PROJ, "lora_bias")
+    )
+    with pytest.raises(Refusal, match=rf"adapts the embedding table and carries {Q_PROJ}\.lora_bias"):
+        saved(biased, tmp_path / "biased")
+    replaced = Adapter({Q_PROJ: random_factors(0, 16, 16)}, extras=carrying(Q_PROJ, "module"))
+    with pytest.raises(Refusal, match=rf"both adapts the module of {Q_PROJ}\.weight and replaces"):
+        saved(replaced, tmp_path / "replaced")
 
 
 def test_a_name_that_ends_as_another_does_keeps_its_own_rank(tmp_path: Path) -> None:

@@ -34,6 +34,18 @@ OPTIONS = {
 TOLERANCE = {None: 1e-5, "F16": 2e-3, "BF16": 2e-2}
 
 
+class Head(torch.nn.Module):  # type: ignore[misc, name-defined]
+    """A module with a parameter of its own beside a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.ones(7))
+        self.inner = torch.nn.Linear(7, 3)
+
+    def forward(self, x: Any) -> Any:
+        return self.inner(self.gain * x)
+
+
 class Mixed(torch.nn.Module):  # type: ignore[misc, name-defined]
     """One layer of every kind that a LoRA adapts, square and not."""
 
@@ -46,7 +58,7 @@ class Mixed(torch.nn.Module):  # type: ignore[misc, name-defined]
         self.square = torch.nn.Linear(12, 12)
         self.hidden = torch.nn.Linear(12, 7)
         self.norm = torch.nn.LayerNorm(7)
-        self.head = torch.nn.Sequential(torch.nn.Linear(7, 7), torch.nn.Linear(7, 3))
+        self.head = Head()
 
     def forward(self, ids: Any) -> Any:
         x = self.conv1(self.embed(ids).transpose(1, 2))
@@ -324,6 +336,35 @@ def test_what_we_write_peft_loads_whole_with_the_same_forward(
     assert_same(peft_deltas(model), theirs, tolerance)
     off = (forward(model).detach() - expected).abs().max() / expected.abs().max()
     assert off < 30 * tolerance  # the random deltas are large, and layers multiply
+
+
+@pytest.fixture(scope="module")
+def saved_by_transformers(tmp_path_factory: Any) -> tuple[Path, dict[str, Any], Any]:
+    """A folder that transformers itself saved, the deltas, and what the model gives with it."""
+    model = paligemma()
+    model.add_adapter(peft.LoraConfig(**SAVED_BY_PEFT["PaliGemma, patterns"][2]))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_()
+    folder = tmp_path_factory.mktemp("transformers")
+    model.save_pretrained(folder)
+    return folder, peft_deltas(model), of_paligemma(model)
+
+
+@pytest.mark.parametrize("how", OPTIONS)
+def test_transformers_by_itself_saves_what_we_read_and_loads_what_we_write(
+    how: str, saved_by_transformers: Any, tmp_path: Path
+) -> None:
+    folder, theirs, expected = saved_by_transformers
+    adapter, model = open_adapter(folder), paligemma()
+    assert_same(our_deltas(adapter), theirs)
+    report = model.load_adapter(str(written(adapter, tmp_path / "ours", OPTIONS[how])))
+    assert [report.missing_keys, report.unexpected_keys, report.mismatched_keys] == [set()] * 3
+    tolerance = TOLERANCE[OPTIONS[how].dtype]
+    assert_same(peft_deltas(model), theirs, tolerance)
+    assert (of_paligemma(model) - expected).abs().max() / expected.abs().max() < 30 * tolerance
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -33,8 +33,6 @@ _FACTOR = re.compile(
     r"|lora_embedding_(?P<embedding>[AB])(\.(?P<embedding_name>[^.]+))?)"
 )
 _LORA_BIAS = re.compile(r"(?P<path>.+)\.lora_B(\.[^.]+)?")
-# Older releases left their wrapper's name in; a raw dump has the adapter's name after it.
-_MODULES_TO_SAVE = re.compile(r"\.modules_to_save(\.default)?(?=\.|$)")
 # What `get_input_embeddings` and `get_output_embeddings` give: saved whole once they have been resized.
 _EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "tok_embeddings")
 _OF_ANOTHER_KIND = {
@@ -67,9 +65,10 @@ def read(stored: Stored) -> Contents:
             f"put it beside {stored.file.name}: without it the scale of a peft adapter is unknown",
         )
     settings = PeftSettings(stored.settings_file, stored.settings)
-    factors, others = _sorted_out(stored.tensors)
+    factors, others, name = _sorted_out(stored.tensors)
     pairs = {path: _pair(stored, settings, path, names) for path, names in factors.items()}
-    passing = [_passing(stored, settings, pairs, name) for name in others]
+    wrapper = re.compile(rf"\.modules_to_save(\.{re.escape(name)})?(?=\.|$)")
+    passing = [_passing(stored, settings, pairs, wrapper, other) for other in others]
     ids = canonical_ids([*pairs, *(tensor.path for tensor in passing)], settings.base_model)
     modules: dict[str, FactorPair] = {}
     for path, pair in pairs.items():
@@ -84,7 +83,21 @@ def read(stored: Stored) -> Contents:
 
 
 def refuse_unwritable(adapter: Adapter, options: WriteOptions) -> None:
-    """Nothing: this format has a place for all that an adapter may hold."""
+    """Refuse the few combinations that peft does not load, such as come about by merging."""
+    biases = [name for name, extra in adapter.extras.items() if extra.role == "lora_bias"]
+    for module, shape in adapter.shapes.items():
+        if biases and shape.layer.kind == "embedding":
+            raise Refusal(
+                f"{adapter.name} adapts the embedding {module} and carries {biases[0]}: peft has no "
+                "biases of lora_B where embeddings are adapted",
+                "merge adapters that have the one or the other",
+            )
+    for name, extra in adapter.extras.items():
+        if extra.role == "module" and name.rpartition(".")[0] in adapter.shapes:
+            raise Refusal(
+                f"{adapter.name} both adapts the module of {name} and replaces that tensor whole",
+                "leave one of them out: peft knows a module as the one or the other",
+            )
 
 
 def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: WriteOptions) -> None:
@@ -95,6 +108,7 @@ def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: Write
     """
     family = layout((*adapter.shapes, *adapter.extras), adapter.base_model)
     path = partial(written_path, spelling=options.spelling, layout=family)
+    refuse_unwritable(adapter, options)
     order = sorted(adapter.shapes, key=path)
     shapes: dict[str, tuple[int, ...]] = {}
     for module in order:
@@ -145,8 +159,8 @@ def _split(name: str) -> tuple[str, str]:
     return path, leaf
 
 
-def _sorted_out(tensors: TensorFile) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """The names of the factors by module path, those of an embedding under `e`, and all other names."""
+def _sorted_out(tensors: TensorFile) -> tuple[dict[str, dict[str, str]], list[str], str]:
+    """The names of the factors by module path and kind, all other names, and the adapter's own name."""
     factors: dict[str, dict[str, str]] = {}
     others = []
     dumped: set[str | None] = set()
@@ -164,7 +178,7 @@ def _sorted_out(tensors: TensorFile) -> tuple[dict[str, dict[str, str]], list[st
     if len(dumped) > 1:
         names = ", ".join(sorted(name or "one without a name" for name in dumped))
         raise Refusal(f"{tensors.path} holds several adapters: {names}", "save each on its own with peft")
-    return factors, others
+    return factors, others, (dumped.pop() if dumped else None) or "default"
 
 
 def _pair(stored: Stored, settings: PeftSettings, path: str, names: Mapping[str, str]) -> FactorPair:
@@ -181,8 +195,17 @@ def _pair(stored: Stored, settings: PeftSettings, path: str, names: Mapping[str,
     return FactorPair(path, a, b, settings.scale(path, rank) if rank else 1.0, embedding=embedding)
 
 
-def _passing(stored: Stored, settings: PeftSettings, pairs: Mapping[str, FactorPair], name: str) -> _Passing:
+def _passing(
+    stored: Stored,
+    settings: PeftSettings,
+    pairs: Mapping[str, FactorPair],
+    wrapper: "re.Pattern[str]",
+    name: str,
+) -> _Passing:
     """What a tensor that is no factor is for.
+
+    Args:
+        wrapper: what older releases and raw dumps have in the name of a module that is saved whole.
 
     Raises:
         Refusal: it belongs to another kind of adapter, or nothing says what it is for.
@@ -193,9 +216,8 @@ def _passing(stored: Stored, settings: PeftSettings, pairs: Mapping[str, FactorP
     path, leaf = _split(name.removeprefix(PREFIX))
     if leaf == "bias" and (found := _LORA_BIAS.fullmatch(path)):
         return _lora_bias(stored.tensors, pairs.get(found["path"]), name)
-    in_wrapper = _MODULES_TO_SAVE.search(path)
-    inner = _MODULES_TO_SAVE.sub("", path).removesuffix(".base_layer")
-    if inner not in pairs and (in_wrapper or settings.saves_whole(path)):
+    inner = wrapper.sub("", path).removesuffix(".base_layer")
+    if inner not in pairs and (wrapper.search(path) or settings.saves_whole(path)):
         return _Passing(name, inner, leaf, "module")
     if leaf == "bias" and settings.saves_biases:
         return _Passing(name, inner, leaf, "bias")
@@ -273,7 +295,7 @@ def _written_extras(adapter: Adapter, path: Spelled) -> Iterator[tuple[str, Extr
 def _config(adapter: Adapter, factors: WrittenFactors, target: Spelled) -> dict[str, Any]:
     ranks = _rank_pattern({module: shape.rank for module, shape in factors.shapes.items()}, target)
     roles = {name.rpartition(".")[0]: extra.role for name, extra in adapter.extras.items()}
-    whole = [module for module, role in roles.items() if role == "module" and module not in adapter.shapes]
+    whole = _outermost([module for module, role in roles.items() if role == "module"])
     biased = {module for module, role in roles.items() if role == "bias"}
     return {
         "alpha_pattern": ranks,
@@ -294,6 +316,11 @@ def _config(adapter: Adapter, factors: WrittenFactors, target: Spelled) -> dict[
         "use_dora": False,
         "use_rslora": False,
     }
+
+
+def _outermost(modules: list[str]) -> list[str]:
+    """The modules less those that lie in another, which peft saves with it."""
+    return [module for module in modules if not any(module.startswith(f"{other}.") for other in modules)]
 
 
 def _rank_pattern(ranks: Mapping[str, int], target: Spelled) -> dict[str, int]:
