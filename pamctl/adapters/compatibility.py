@@ -29,20 +29,20 @@ def refuse_different_modules(adapters: Sequence[Adapter]) -> None:
             raise Refusal(
                 f"{first.name} and {other.name} have no module in common: "
                 f"the one adapts {_example(first)}, the other {_example(other)}",
-                "use adapters of one model",
+                _use_one_base(first, other),
             )
         for module in sorted(common):
             one, two = first.shapes[module], other.shapes[module]
             if one.layer != two.layer:
                 raise Refusal(
                     f"{module} is {_layer(one)} in {first.name} and {_layer(two)} in {other.name}",
-                    "use adapters of one base model",
+                    _use_one_base(first, other),
                 )
             if (one.inputs, one.outputs) != (two.inputs, two.outputs):
                 raise Refusal(
                     f"{module} is {one.outputs}x{one.inputs} in {first.name} "
                     f"and {two.outputs}x{two.inputs} in {other.name}",
-                    "use adapters of one base model",
+                    _use_one_base(first, other),
                 )
 
 
@@ -87,6 +87,11 @@ def _refuse_text_of_two_names(bare: Adapter, tower: Adapter) -> None:
             f"if {bare.name} was trained on the same text tower: "
             f"pamctl convert {bare.name} -o RENAMED --names-from {tower.name}, and use RENAMED",
         )
+
+
+def _use_one_base(first: Adapter, other: Adapter) -> str:
+    named = [f"{each.name} is of {each.base_model}" for each in (first, other) if each.base_model]
+    return "use adapters of one base model" + (f": {' and '.join(named)}" if named else "")
 
 
 def _example(adapter: Adapter) -> str:

@@ -42,6 +42,18 @@ def test_a_module_of_another_size_is_refused_with_both_sizes() -> None:
         refuse_different_modules((random_adapter(), Adapter({Q_PROJ: random_factors(0, 16, 24)})))
 
 
+def test_the_way_on_names_the_bases_as_far_as_they_are_known() -> None:
+    large = Adapter({Q_PROJ: random_factors(0, 16, 24)}, base_model="org/large", name="second")
+    with pytest.raises(Refusal) as refusal:
+        refuse_different_modules((random_adapter(name="first"), large))
+    assert (
+        refusal.value.way_on == "use adapters of one base model: first is of tiny and second is of org/large"
+    )
+    with pytest.raises(Refusal) as refusal:
+        refuse_different_modules((Adapter({"a": random_factors(0, 4, 4)}), Adapter({})))
+    assert refusal.value.way_on == "use adapters of one base model"
+
+
 def test_factors_fit_only_with_the_same_modules_and_ranks() -> None:
     assert factor_mismatch((random_adapter(), random_adapter(1))) is None
     fewer = Adapter({Q_PROJ: random_factors(0, 16, 16)}, name="fewer")

@@ -1,6 +1,15 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from pamctl.adapters import flattening
 from pamctl.adapters.flattening import flattened, is_flattened, unflattened
+
+_PARTS = sorted(flattening._PART_WORDS.values())
+_LISTS = st.builds(
+    "{}.{}".format, st.sampled_from(sorted(flattening._LIST_WORDS.values())), st.integers(0, 99)
+)
+_ENDS = st.sampled_from(sorted(flattening._LEAF_WORDS.values())) | _LISTS
 
 
 @pytest.mark.parametrize(
@@ -51,3 +60,34 @@ def test_the_component_and_what_is_dotted_stay(module: str, id: str) -> None:
 )
 def test_unknown_words_are_not_guessed_at(module: str) -> None:
     assert unflattened(module) is None
+
+
+@given(st.lists(st.sampled_from(_PARTS) | _LISTS, max_size=8), _ENDS)
+def test_a_path_of_any_known_words_comes_back_exactly_or_not_at_all(words: list[str], end: str) -> None:
+    path = ".".join([*words, end])
+    found = unflattened(flattened(path))
+    # two leaves begin as words end: norm.out_proj is norm_out.proj too
+    assert found == path or (found is None and words and len(set(flattening._paths(flattened(path)))) > 1)
+
+
+def test_what_has_two_readings_is_not_told() -> None:
+    assert unflattened("transformer_blocks_0_norm_out_proj") is None
+
+
+def test_the_words_before_the_end_have_one_reading_so_that_no_name_takes_long() -> None:
+    """Sardinas and Patterson: no remainder of one sequence of words in another is itself a word."""
+    lists = {(*word.split("_"), "number") for word in flattening._LIST_WORDS}
+    words = {tuple(word.split("_")) for word in flattening._PART_WORDS} | lists
+    remainders, ahead = set(), [longer[len(word) :] for word in words for longer in _longer(word, words)]
+    while ahead:
+        remainder = ahead.pop()
+        if remainder not in remainders:
+            remainders.add(remainder)
+            ahead += [longer[len(remainder) :] for longer in _longer(remainder, words)]
+            ahead += [remainder[len(word) :] for word in words if remainder in _longer(word, {remainder})]
+    assert remainders
+    assert not remainders & words
+
+
+def _longer(word: tuple[str, ...], words: set[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    return [longer for longer in words if len(longer) > len(word) and longer[: len(word)] == word]

@@ -9,6 +9,8 @@ from pamctl.adapters import Adapter, LoraFactors, open_adapter, save_adapter
 from pamctl.adapters.adapter import Extra
 from pamctl.adapters.flattening import flattened
 from pamctl.adapters.matching import brought_together, dotted, in_company, matched, renamed_like
+from pamctl.alignment import align
+from pamctl.inspection import relate
 from pamctl.merging import merge
 from pamctl.refusal import Refusal
 from tests.adapter_cases import delta, random_factors, write_peft
@@ -206,3 +208,14 @@ def test_a_kohya_and_a_peft_adapter_merge_to_the_mean_of_their_deltas(
     for module, factors in merged.modules.items():
         mean = 0.5 * share * delta(first.modules[module]) + (1 - share) * delta(second.modules[module])
         np.testing.assert_allclose(delta(factors), mean, atol=1e-5)
+
+
+def test_alignment_and_relations_see_the_same_modules_under_both_names() -> None:
+    dotted_one, other = adapter_of(UNET), adapter_of(UNET, seed=9)
+    flat = under(flattened, dotted_one)
+    aligned, report = align(flat, to=other)
+    expected, same = align(dotted_one, to=other)
+    assert_same_factors(aligned.modules, expected.modules)
+    assert report == same
+    assert relate(flat, other)["cosine"] == relate(dotted_one, other)["cosine"]
+    assert relate(flat, other)["shared_modules"] == len(UNET)
