@@ -453,6 +453,8 @@ def test_a_path_in_a_tensor_name_touches_no_file(tmp_path: Path) -> None:
         ({}, 2.0),
         ({"lora_alpha": 2}, 0.5),
         ({"lora_alpha": -4}, -1.0),
+        ({"lora_alpha": 2.5}, 0.625),
+        ({"r": 4.0}, 2.0),
         ({"use_rslora": True}, 4.0),
         ({"alpha_pattern": {"q_proj": 1}}, 0.25),
         ({"alpha_pattern": {"proj": 1}}, 2.0),
