@@ -136,7 +136,7 @@ def _lines(plan: "MergePlan", size: dict[str, Any]) -> list[str]:
         f"rank {size['rank']}, {size['dtype']}, {size['bytes']:,} bytes",
         f"{plan.space} space: {plan.reason}; cross-term error {error}",
         *(
-            f"{part['name']}: {part['used']} of {part['modules']} modules used, "
+            f"uses {part['used']} of {part['modules']} modules of {part['name']}, "
             f"{part['covered_percent']:.4g} % of them in every adapter"
             for part in plan.coverage
         ),

@@ -144,7 +144,7 @@ def test_the_three_generations_of_a_path_merge_whole_and_stderr_says_so(pair: Pa
     out, err = capsys.readouterr()
     for part, spelling in zip(json.loads(out)["coverage"], SPELLINGS, strict=True):
         assert (part["used"], part["in_every_adapter"], part["covered_percent"]) == (4, 4, 100)
-        assert f"{spelling}: 4 of 4 modules used, 100 % of them in every adapter" in err
+        assert f"uses 4 of 4 modules of {spelling}, 100 % of them in every adapter" in err
     assert open_adapter("merged").fingerprint == open_adapter("first").fingerprint
 
 

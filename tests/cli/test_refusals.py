@@ -274,7 +274,7 @@ def test_a_task_that_does_not_exist_suggests_the_nearest(warm: WarmPamctl, room:
     assert "Hint: did you mean tiny-gqa?" in warm("train-task", "tiny-gpa", "-o", "out", cwd=room).stderr
 
 
-SAID = "Warning: |Training |average of|factor space|eval: | +weights|[AB] |all "
+SAID = "Warning: |Training |average of|factor space|uses |eval: | +weights|[AB] |all "
 WRITING = [
     f"{TRAIN} --global {{room}}/first",
     f"{TRAIN} --checkpoint-every 1 --global {{room}}/first",
