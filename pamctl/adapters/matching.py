@@ -11,7 +11,9 @@ from pamctl.adapters.module_names import (
     as_bare_text,
     as_text_tower,
     canonical_ids,
+    is_bare_text,
     is_text_tower,
+    tower,
     written_path,
 )
 from pamctl.refusal import Refusal
@@ -80,9 +82,9 @@ def matched(adapters: Sequence[Adapter]) -> list[Adapter]:
     Raises:
         Refusal: an id that two different dotted ones flatten to.
     """
-    towers = [adapter for adapter in adapters if any(map(is_text_tower, adapter.shapes))]
+    whole = [adapter for adapter in adapters if any(map(is_text_tower, adapter.shapes))]
     adapters = [
-        _renamed(adapter, as_text_tower) if any(_same_base(adapter, tower) for tower in towers) else adapter
+        _renamed(adapter, as_text_tower) if any(_same_base(adapter, other) for other in whole) else adapter
         for adapter in adapters
     ]
     dotted_ids = _DottedIds(adapters)
@@ -98,10 +100,17 @@ def renamed_like(adapter: Adapter, other: Adapter) -> Adapter:
     Raises:
         Refusal: a module for which the other has no name, nothing in common, or modules of other sizes.
     """
-    to_text = as_text_tower if any(map(is_text_tower, other.shapes)) else as_bare_text
     named = _renamed(adapter, _DottedIds([other], (as_bare_text, as_text_tower)).of)
-    if not any(map(is_flattened, other.shapes)):
-        named = _renamed(named, to_text)
+    if any(map(is_text_tower, other.shapes)):
+        named = _renamed(named, as_text_tower)
+    elif any(map(is_bare_text, other.shapes)):
+        named = _renamed(named, as_bare_text)
+        for module in named.shapes:
+            if tower(module) in ("vision_tower", "multi_modal_projector"):
+                raise Refusal(
+                    f"{module} of {adapter.name} is no part of the language model that {other.name} adapts",
+                    "name an adapter of the whole model",
+                )
     named = _taken_apart(named, f"give an adapter that adapts this module too, which {other.name} does not")
     refuse_different_modules((named, other))
     return named

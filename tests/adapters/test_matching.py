@@ -137,6 +137,13 @@ def test_names_from_another_adapter_fit_or_are_refused() -> None:
         renamed_like(adapter_of(["model_layers_7_x"], "flat"), other)
     with pytest.raises(Refusal, match="no module in common"):
         renamed_like(adapter_of(UNET, "unet"), other)
+    with pytest.raises(
+        Refusal, match=r"multi_modal_projector\.linear of whole is no part of the language model"
+    ):
+        renamed_like(adapter_of([*TOWER, "multi_modal_projector.linear"], "whole"), adapter_of(BARE))
+    vision = "vision_tower.encoder.layers.0.mlp.fc1"
+    whole = adapter_of([vision, *TOWER])
+    assert renamed_like(whole, adapter_of([vision])) is whole
 
 
 def test_flattened_ids_are_taken_apart_by_known_words_or_refused_by_name() -> None:
