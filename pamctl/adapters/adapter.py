@@ -235,7 +235,7 @@ class Adapter:
 
     def fingerprint_of(self, digests: Mapping[str, bytes]) -> str:
         """The fingerprint for one who has the digest of every module at hand; errors are those above."""
-        found = self.__dict__["fingerprint"] = combined_digest(digests, self.extras)
+        found = combined_digest(digests, self.extras)
         recorded = self.provenance.fingerprint if self.provenance else None
         if recorded not in (None, found):
             raise Refusal(
@@ -243,6 +243,7 @@ class Adapter:
                 f"(fingerprint {found[:12]}, recorded {recorded[:12] if recorded else ''})",
                 "fetch or write it again; if the weights were changed on purpose, remove pamctl.json",
             )
+        self.__dict__["fingerprint"] = found
         return found
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pamctl.adapters.adapter import Adapter, ModuleShape
 from pamctl.adapters.module_names import is_bare_text, is_text_tower
+from pamctl.hub import is_repository_name
 from pamctl.refusal import Refusal
 
 
@@ -15,6 +16,19 @@ def refuse_different_bases(adapters: Sequence[Adapter]) -> None:
             raise Refusal(
                 f"{known[0].name} belongs to {_base(known[0])}, {other.name} to {_base(other)}",
                 "use adapters of one base model",
+            )
+
+
+def refuse_different_base_names(adapters: Sequence[Adapter]) -> None:
+    """Refuse two adapters whose bases are known as two models on the Hub, and no fingerprint settles it."""
+    named = [adapter for adapter in adapters if adapter.base_model and is_repository_name(adapter.base_model)]
+    for other in named[1:]:
+        first = named[0]
+        settled = first.base_fingerprint is not None and first.base_fingerprint == other.base_fingerprint
+        if other.base_model != first.base_model and not settled:
+            raise Refusal(
+                f"{first.name} belongs to {first.base_model}, {other.name} to {other.base_model}",
+                "use adapters of one base model, or add --allow-base-mismatch if the weights are the same",
             )
 
 

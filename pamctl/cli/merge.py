@@ -50,6 +50,9 @@ class _Weights(click.ParamType):
     show_default=True,
     help="What full tensors (modules_to_save, embeddings, biases) become where they differ.",
 )
+@click.option(
+    "--allow-base-mismatch", is_flag=True, help="Merge adapters although their bases have different names."
+)
 @writing_options
 @allow_pickle_option
 @push_option
@@ -64,6 +67,7 @@ def merge(
     space: Any,
     rank: int | None,
     full_modules: Any,
+    allow_base_mismatch: bool,
     format_: str,
     dtype: str | None,
     compact: bool,
@@ -98,7 +102,15 @@ def merge(
 
     refuse_existing(output, force=force)
     opened_adapters = [opened(adapter, allow_pickle) for adapter in adapters]
-    plan = plan_merge(opened_adapters, method, weights, space, rank, full_modules)
+    plan = plan_merge(
+        opened_adapters,
+        method,
+        weights,
+        space,
+        rank,
+        full_modules,
+        allow_base_mismatch=allow_base_mismatch,
+    )
     merged, options = execute(plan), write_options(dtype, compact, spelling)
     refuse_unwritable(merged.adapter, output, format_, options)
     size = size_of(merged.adapter, options)

@@ -18,6 +18,8 @@ def merge(
     space: Space | Literal["auto"] = "auto",
     rank: int | None = None,
     full_modules: FullModules = "refuse",
+    *,
+    allow_base_mismatch: bool = False,
 ) -> Adapter:
     """Merge adapters of one base into one adapter, which is computed module by module when it is saved.
 
@@ -31,10 +33,14 @@ def merge(
         rank: truncate the averaged delta to this rank.
         full_modules: what full tensors, as those of peft's `modules_to_save`, become where they differ:
             `refuse`, the `first`, or their weighted `mean`. Biases of lora_B are summed as the deltas are.
+        allow_base_mismatch: merge adapters of two bases on the Hub whose names differ.
 
     Raises:
         Refusal: different bases, no module in common, modules of other sizes, factors that do not fit,
             full tensors that differ.
         UsageRefusal: an option is out of range.
     """
-    return execute(plan_merge(adapters, method, weights, space, rank, full_modules)).adapter
+    plan = plan_merge(
+        adapters, method, weights, space, rank, full_modules, allow_base_mismatch=allow_base_mismatch
+    )
+    return execute(plan).adapter

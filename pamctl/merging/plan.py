@@ -10,6 +10,7 @@ from pamctl.adapters.adapter import Adapter, Extra, ModuleShape, widest
 from pamctl.adapters.compatibility import (
     differing_base_names,
     factor_mismatch,
+    refuse_different_base_names,
     share_a_start,
 )
 from pamctl.adapters.matching import brought_together
@@ -104,9 +105,13 @@ def plan_merge(
     space: Space | Literal["auto"] = "auto",
     rank: int | None = None,
     full_modules: FullModules = "refuse",
+    *,
+    allow_base_mismatch: bool = False,
 ) -> MergePlan:
     """Check the inputs and decide how they will be merged; arguments and errors are those of `merge`."""
     _refuse_options(adapters, method, space, rank, full_modules)
+    if not allow_base_mismatch:
+        refuse_different_base_names(adapters)
     adapters = brought_together(adapters)
     normalised = shares(weights, len(adapters))
     extras, told = merged_extras(adapters, normalised, full_modules)

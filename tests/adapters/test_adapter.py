@@ -1,7 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from pamctl.adapters import Adapter, ComputedModules, LoraFactors, open_adapter, save_adapter
+from pamctl.adapters import Adapter, ComputedModules, LoraFactors, open_adapter, save_adapter, write_adapter
+from pamctl.adapters.formats.written import WriteOptions
+from pamctl.refusal import Refusal
 from tests.adapter_cases import Q_PROJ, SIZES, random_adapter, random_factors, saved
 
 
@@ -81,3 +85,27 @@ def test_equal_adapters_give_equal_bytes(tmp_path) -> None:
 def test_an_adapter_without_a_record_is_saved_without_one(tmp_path) -> None:
     save_adapter(random_adapter(), tmp_path)
     assert open_adapter(tmp_path).provenance is None
+
+
+def test_weights_that_are_not_the_recorded_ones_are_refused_whenever_the_fingerprint_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    folder = saved(random_adapter(tasks=("one",)), tmp_path / "a")
+    assert open_adapter(folder).fingerprint == random_adapter().fingerprint
+    other = saved(random_adapter(1), tmp_path / "b")
+    (folder / "adapter_model.safetensors").write_bytes((other / "adapter_model.safetensors").read_bytes())
+    changed = open_adapter(folder)
+    for _ in range(2):
+        with pytest.raises(Refusal, match="not those that its record describes") as refusal:
+            _ = changed.fingerprint
+    assert "pamctl.json" in refusal.value.way_on
+
+
+def test_what_is_written_in_a_narrower_dtype_has_the_fingerprint_of_what_is_read_again(
+    tmp_path: Path,
+) -> None:
+    adapter = random_adapter(scale=0.3, tasks=("one",))
+    write_adapter(adapter, tmp_path / "half", options=WriteOptions("F16"))
+    opened = open_adapter(tmp_path / "half")
+    assert opened.provenance is not None
+    assert opened.provenance.fingerprint == opened.fingerprint != adapter.fingerprint

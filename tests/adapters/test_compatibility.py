@@ -2,11 +2,12 @@ from dataclasses import replace
 
 import pytest
 
-from pamctl.adapters import Adapter, Parent, Provenance
+from pamctl.adapters import Adapter, BaseModel, Parent, Provenance
 from pamctl.adapters.adapter import EMBEDDING, Layer
 from pamctl.adapters.compatibility import (
     differing_base_names,
     factor_mismatch,
+    refuse_different_base_names,
     refuse_different_bases,
     refuse_different_modules,
     share_a_start,
@@ -20,6 +21,19 @@ def test_two_known_bases_that_differ_are_refused_and_an_unknown_one_is_not() -> 
     refuse_different_bases((one, one, random_adapter()))
     with pytest.raises(Refusal, match=r"tiny \(aa\).*tiny \(bb\)"):
         refuse_different_bases((one, random_adapter(), two))
+
+
+def test_two_bases_on_the_hub_are_refused_by_name_unless_their_weights_are_known_to_be_the_same() -> None:
+    def of(base: str, fingerprint: str | None = None) -> Adapter:
+        adapter = random_adapter(base=BaseModel(base, fingerprint))
+        return Adapter(adapter.modules, adapter.provenance, base, name=f"of {base}")
+
+    one, two = of("google/paligemma-3b-pt-224"), of("google/paligemma-3b-mix-224")
+    with pytest.raises(Refusal, match=r"google/paligemma-3b-pt-224.*google/paligemma-3b-mix-224") as refusal:
+        refuse_different_base_names((one, random_adapter(), two))
+    assert "--allow-base-mismatch" in refusal.value.way_on
+    refuse_different_base_names((one, of("google/paligemma-3b-pt-224"), of("paligemma-3b-pt-224")))
+    refuse_different_base_names((of("a/b", "ff"), of("c/d", "ff")))
 
 
 def test_no_common_module_is_refused() -> None:

@@ -141,7 +141,7 @@ MISSING = [
     (f"{TRAIN} --base nowhere", 1, "no base model at nowhere"),
     ("merge first nowhere -o out", 1, "no adapter at nowhere"),
     ("align first --to nowhere -o out", 1, "no adapter at nowhere"),
-    ("align no-task --to first -o out", 1, "no-task holds no adapter_config.json"),
+    ("align no-task --to first -o out", 1, "no-task holds no adapter"),
     ("eval nowhere --task tiny-gqa", 1, "no adapter at nowhere"),
     ("eval first --task nowhere.jsonl --results out", 2, "nowhere.jsonl, and no such path exists"),
     (f"{EVAL} --base nowhere", 1, "no base model at nowhere"),
@@ -166,7 +166,7 @@ UNSOUND_ADAPTERS = [
     ("nan", "nan/adapter_model.safetensors: base_model.* holds NaN or Inf"),
     ("truncated", "truncated/adapter_model.safetensors: "),
     ("hollow", "hollow/adapter_model.safetensors holds no tensors"),
-    ("one-sided", "one-sided/adapter_model.safetensors: .* without lora_"),
+    ("one-sided", "one-sided/adapter_model.safetensors: of .* there is only lora_"),
     ("half-record", "half-record/pamctl.json"),
     ("pickle", "pickle/adapter_model.bin is a pickle"),
 ]
