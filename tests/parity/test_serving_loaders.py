@@ -103,7 +103,7 @@ def mended(target: str) -> Path | None:
     return Path(command[command.index("-o") + 1])
 
 
-@pytest.mark.parametrize(("rule", "write"), [("", PLAIN["peft"]), ("", peft(DUMPED)), *CASES], ids=str)
+@pytest.mark.parametrize(("rule", "write"), [("", PLAIN["peft"]), ("", peft(DUMPED)), *CASES])
 def test_peft_agrees(rule: str, write: Writer, tmp_path: Path) -> None:
     adapter = write(tmp_path / "adapter")
     assert check_serving("adapter", "peft").served is (not rule)
@@ -113,7 +113,7 @@ def test_peft_agrees(rule: str, write: Writer, tmp_path: Path) -> None:
         assert peft_loads_whole(written)
 
 
-@pytest.mark.parametrize(("rule", "write"), [("", PLAIN["mlx"]), *MLX_CASES], ids=str)
+@pytest.mark.parametrize(("rule", "write"), [("", PLAIN["mlx"]), *MLX_CASES])
 def test_mlx_agrees(rule: str, write: Writer, tmp_path: Path) -> None:
     adapter = write(tmp_path / "adapter")
     assert check_serving("adapter", "mlx").served is (not rule)
