@@ -1,12 +1,13 @@
 """One file of torch.save (.bin, .pt, .ckpt): where its tensors lie, without torch and with nothing run."""
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pamctl.adapters.stored_zip import StoredMember, member_bytes, stored_members
-from pamctl.adapters.tensor_file import TensorEntry, TensorFile, is_tensor_name, shown
+from pamctl.adapters.tensor_file import FileState, TensorEntry, TensorFile, is_tensor_name, shown
 from pamctl.adapters.tensor_pickle import PickledTensor, unpickled
 from pamctl.refusal import Refusal
 
@@ -27,7 +28,7 @@ def open_pickle(path: Path) -> TensorFile:
             by its own name; a zip compressed, encrypted, inconsistent or too large; torch < 1.6; big-endian.
     """
     with path.open("rb") as stream:
-        start = stream.read(512)
+        state, start = FileState.of(os.fstat(stream.fileno())), stream.read(512)
     if start[:4] != b"PK\3\4":
         legacy = start.startswith(_LEGACY) or start[257:262] == b"ustar"
         raise Refusal(
@@ -42,7 +43,7 @@ def open_pickle(path: Path) -> TensorFile:
         entries = _Storages(root, members).entries(tensors)
     except ValueError as fault:
         raise Refusal(f"{path}: {fault}", _CONVERT) from fault
-    return TensorFile(path, entries, metadata)
+    return TensorFile(path, entries, state, metadata)
 
 
 def _root(path: Path, members: Mapping[str, StoredMember]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import struct
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from pamctl.adapters.tensor_file import (
     DTYPES,
     MOST_TENSORS,
+    FileState,
     TensorEntry,
     TensorFile,
     is_shape,
@@ -37,9 +39,9 @@ def open_safetensors(file: Path) -> TensorFile:
     Raises:
         Refusal: the header is not one, or an entry is malformed, out of range, overlapping or named twice.
     """
-    size = file.stat().st_size
     with file.open("rb") as stream:
-        start = stream.read(8)
+        state = FileState.of(os.fstat(stream.fileno()))
+        size, start = state.size, stream.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if not 2 <= length <= size - 8:
             raise Refusal(f"{file}: a header of {length} bytes in a file of {size}", _DAMAGED)
@@ -61,7 +63,7 @@ def open_safetensors(file: Path) -> TensorFile:
     metadata = _metadata(file, header.pop("__metadata__", None))
     entries = {name: _entry(file, name, fields, 8 + length) for name, fields in header.items()}
     _refuse_gaps_and_overlaps(file, entries, 8 + length, size)
-    return TensorFile(file, entries, metadata)
+    return TensorFile(file, entries, state, metadata)
 
 
 def write_safetensors(

@@ -1,10 +1,12 @@
 """A file of named tensors, each read alone by its place in the file and never trusted to be finite."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple, Self
 
 import ml_dtypes
 import numpy as np
@@ -54,12 +56,29 @@ class TensorEntry:
     size: int
 
 
+class FileState(NamedTuple):
+    """Which file stands under a path, and of when: places found in one are of no other."""
+
+    inode: int
+    size: int
+    modified: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> Self:
+        return cls(found.st_ino, found.st_size, found.st_mtime_ns)
+
+
 @dataclass(frozen=True, eq=False)
 class TensorFile(Mapping[str, TensorEntry]):
-    """The tensors of one file by name, their numbers unread, and the metadata that stands beside them."""
+    """The tensors of one file by name, their numbers unread, and the metadata that stands beside them.
+
+    Args:
+        state: of the file when the entries were found in it.
+    """
 
     path: Path
     entries: Mapping[str, TensorEntry]
+    state: FileState
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> TensorEntry:
@@ -75,7 +94,7 @@ class TensorFile(Mapping[str, TensorEntry]):
         """One tensor in the dtype it has in the file.
 
         Raises:
-            Refusal: a dtype that is not one of `DTYPES`, NaN or Inf, or a file that has become shorter.
+            Refusal: a dtype that is not one of `DTYPES`, NaN or Inf, or a file that is not the one opened.
         """
         entry = self.entries[name]
         dtype = DTYPES.get(entry.dtype)
@@ -83,7 +102,8 @@ class TensorFile(Mapping[str, TensorEntry]):
             raise Refusal(
                 f"{self.path}: {name} is {entry.dtype}", f"convert it to one of {', '.join(DTYPES)}"
             )
-        values = np.fromfile(self.path, dtype, count=entry.size // dtype.itemsize, offset=entry.offset)
+        with self._unchanged() as stream:
+            values = np.fromfile(stream, dtype, count=entry.size // dtype.itemsize, offset=entry.offset)
         if values.nbytes != entry.size:
             raise Refusal(f"{self.path}: {name} ends after {values.nbytes} of {entry.size} bytes", DAMAGED)
         return self._finite(name, values.reshape(entry.shape))
@@ -99,8 +119,16 @@ class TensorFile(Mapping[str, TensorEntry]):
         Raises:
             Refusal: several numbers or none; else as `stored`.
         """
-        with self.path.open("rb") as stream:
+        with self._unchanged() as stream:
             return {name: self._number(stream, name) for name in names}
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[BinaryIO]:
+        """The file, held open, if it is still the one in which the entries were found."""
+        with self.path.open("rb") as stream:
+            if FileState.of(os.fstat(stream.fileno())) != self.state:
+                raise Refusal(f"{self.path} has changed since it was opened", "run again when it is whole")
+            yield stream
 
     def _number(self, stream: BinaryIO, name: str) -> float:
         entry = self.entries[name]

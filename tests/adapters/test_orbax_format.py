@@ -319,3 +319,11 @@ def test_every_file_of_a_checkpoint_is_fetched_from_the_hub(checkpoint: Path, tm
             check=False,
         )
     assert (run.stdout, run.returncode) == (f"{random_adapter().fingerprint}\n", 0), run.stderr
+
+
+def test_an_array_replaced_between_opening_and_reading_is_refused(copy: Path) -> None:
+    """Arrays are named by their place in the checkpoint: in another of the same sizes they may be others."""
+    opened = open_adapter(copy)
+    (copy / CHUNK).write_bytes(bytes(256))
+    with pytest.raises(Refusal, match=r"0\.0 has changed since it was opened"):
+        dict(opened.modules)

@@ -30,6 +30,7 @@ from pamctl.adapters.sources import ORBAX_NAME
 from pamctl.adapters.tensor_file import (
     DTYPES,
     MOST_TENSORS,
+    FileState,
     TensorEntry,
     TensorFile,
     is_shape,
@@ -47,22 +48,23 @@ _NOT_OURS = "give an adapter that pamctl wrote; of a training run that is the fo
 
 @dataclass(frozen=True, eq=False)
 class OrbaxArrays(TensorFile):
-    """The arrays of a checkpoint by name, each in a folder of its own."""
+    """The arrays of a checkpoint by name, each in a file of its own in a folder of its own."""
 
-    folders: Mapping[str, Path] = field(default_factory=dict)
+    files: Mapping[str, TensorFile] = field(default_factory=dict)
 
     def stored(self, name: str) -> NDArray[Any]:
         """One array, as `TensorFile.stored`, if its zarr header says what the checkpoint's metadata does."""
-        entry, folder = self.entries[name], self.folders[name]
-        _size(folder / ".zarray", name)
+        entry, file = self.entries[name], self.files[name]
+        folder = file.path.parent
+        _state(folder / ".zarray", name)
         header, due = read_settings(folder / ".zarray"), _zarr_header(entry.dtype, entry.shape)
         for key, value in due.items():
             if header.get(key) != value:
                 raise Refusal(
                     f"{folder / '.zarray'}: {key} is not {value!r} as {ORBAX_NAME} has it", _DAMAGED
                 )
-        _size(_chunk(folder, entry.shape), name)
-        return TensorFile(_chunk(folder, entry.shape), {name: entry}).stored(name)
+        _state(file.path, name)
+        return file.stored(name)
 
 
 def open_checkpoint(folder: Path) -> Stored:
@@ -72,7 +74,7 @@ def open_checkpoint(folder: Path) -> Stored:
         Refusal: another tool's checkpoint or a training run's, or an array that is missing or cut short.
     """
     file = folder / ORBAX_NAME
-    settings = read_settings(file).get("custom_metadata")
+    state, settings = _state(file, folder.name), read_settings(file).get("custom_metadata")
     if not isinstance(settings, dict) or not str(settings.get("schema")).startswith("pamctl.orbax/"):
         raise Refusal(f"{folder} is an orbax checkpoint, but not of an adapter", _NOT_OURS)
     if settings["schema"] != SCHEMA:
@@ -91,11 +93,8 @@ def open_checkpoint(folder: Path) -> Stored:
         name = f"extra {record['id']}"
         entries[name] = _entry(file, name, record.get("dtype"), record.get("shape"))
         folders[name] = folder / ARRAYS / f"extras.{index}"
-    for name, entry in entries.items():
-        chunk = _chunk(folders[name], entry.shape)
-        if (found := _size(chunk, name)) != entry.size:
-            raise Refusal(f"{chunk} has {found} bytes, where {name} takes {entry.size}", _DAMAGED)
-    return Stored(folder, OrbaxArrays(folder, entries, folders=folders), settings, file)
+    files = {name: _file(folders[name], name, entry) for name, entry in entries.items()}
+    return Stored(folder, OrbaxArrays(folder, entries, state, files=files), settings, file)
 
 
 def recognises(stored: Stored) -> bool:
@@ -230,20 +229,24 @@ def _entry(file: Path, name: str, dtype: Any, shape: Any) -> TensorEntry:
     return TensorEntry(dtype, tuple(shape), 0, int(np.prod(shape, dtype=int)) * DTYPES[dtype].itemsize)
 
 
-def _size(file: Path, name: str) -> int:
-    """The size in bytes of a file that has to be there."""
+def _file(folder: Path, name: str, entry: TensorEntry) -> TensorFile:
+    """The one chunk of a zarr array, a file of its own."""
+    chunk = folder / (".".join("0" for _ in entry.shape) or "0")
+    state = _state(chunk, name)
+    if state.size != entry.size:
+        raise Refusal(f"{chunk} has {state.size} bytes, where {name} takes {entry.size}", _DAMAGED)
+    return TensorFile(chunk, {name: entry}, state)
+
+
+def _state(file: Path, name: str) -> FileState:
+    """The state of a file that has to be there."""
     try:
         found = os.stat(file)
     except OSError:
         found = None
     if found is None or not stat.S_ISREG(found.st_mode):
         raise Refusal(f"{file} is missing, which belongs to {name}", _DAMAGED)
-    return found.st_size
-
-
-def _chunk(folder: Path, shape: tuple[int, ...]) -> Path:
-    """The one chunk of a zarr array."""
-    return folder / (".".join("0" for _ in shape) or "0")
+    return FileState.of(found)
 
 
 def _zarr_header(dtype: str, shape: tuple[int, ...]) -> dict[str, Any]:
