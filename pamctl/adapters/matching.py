@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 
-from pamctl.adapters.adapter import Adapter, ComputedModules
+from pamctl.adapters.adapter import Adapter, ComputedModules, Extra
 from pamctl.adapters.compatibility import refuse_different_bases, refuse_different_modules
 from pamctl.adapters.flattening import flattened, is_flattened, is_one_name, unflattened
 from pamctl.adapters.module_names import (
@@ -29,7 +29,7 @@ class RenamedAdapter(Adapter):
         """`names`: id -> other id, for those that change; of a tensor that is no delta, its module's counts.
 
         Raises:
-            Refusal: two modules would have one id.
+            Refusal: two modules or two tensors would have one id.
         """
         self._original = original
         self._ids: dict[str, str] = {}
@@ -38,10 +38,13 @@ class RenamedAdapter(Adapter):
             if known != module:
                 raise Refusal(f"{original.name}: {known} and {module} are one module", "keep one of them")
         shapes = {new: original.shapes[old] for new, old in self._ids.items()}
-        extras = {}
+        extras: dict[str, Extra] = {}
         for name, extra in original.extras.items():
             module, _, leaf = name.rpartition(".")
-            extras[f"{names.get(module, module)}.{leaf}"] = extra
+            new = f"{names.get(module, module)}.{leaf}"
+            if new in extras:
+                raise Refusal(f"{original.name} holds two tensors {new}", "keep one of them")
+            extras[new] = extra
         super().__init__(
             ComputedModules(shapes, lambda module: original.modules[self._ids[module]]),
             original.provenance,

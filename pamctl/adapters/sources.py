@@ -54,7 +54,11 @@ def locate(reference: str | Path, *, allow_pickle: bool = False) -> AdapterSourc
         UsageRefusal: a malformed `hf://` reference.
     """
     path = Path(reference)
-    if path.exists():
+    try:
+        here = path.exists()
+    except OSError as fault:  # a name too long for the disk, or a folder that may not be looked into
+        raise Refusal(f"{str(reference)[:200]}: {fault.strerror}", "check the path") from fault
+    if here:
         return _on_disk(path, allow_pickle)
     # A folder that is not there and a name on the Hub can look alike.
     from pamctl.hub import fetch, hub_reference

@@ -24,13 +24,18 @@ def download(url: str, blob: Path, size: int | None, name: str) -> None:
         name: to call it by.
 
     Raises:
-        Refusal: it came damaged; nothing of it is kept.
+        Refusal: it came damaged; nothing of it is kept. Or it is larger than the Hub sends over plain HTTP.
         HTTPError, OSError: of the Hub, the way to it, or the disk; what came is kept.
     """
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
+    if size is not None and size > constants.MAX_HTTP_DOWNLOAD_SIZE:
+        raise Refusal(
+            f"{name} has {size:,} bytes, more than the Hub sends over plain HTTP",
+            "fetch it with hf download, then name the local folder",
+        )
     blob.parent.mkdir(parents=True, exist_ok=True)
     with _held(blob.with_name(f"{blob.name}.pamctl-incomplete")) as (partial, file):
         if blob.is_file():

@@ -116,6 +116,14 @@ def test_extras_are_renamed_with_their_modules() -> None:
     assert list(matched([bare, adapter_of(TOWER, base="b")])[0].extras) == [f"{TOWER[0]}.bias"]
 
 
+def test_two_extras_do_not_become_one() -> None:
+    bias = Extra("bias", (5,), "F32", lambda: np.zeros(5, np.float32))
+    names = (f"{BARE[0]}.bias", f"{TOWER[0]}.bias")
+    both = Adapter(adapter_of(BARE).modules, base_model="b", extras=dict.fromkeys(names, bias))
+    with pytest.raises(Refusal, match=f"two tensors {TOWER[0]}.bias"):
+        matched([both, adapter_of(TOWER, base="b")])
+
+
 def test_llavas_projector_beside_the_factors_tells_that_they_are_of_a_text_tower(tmp_path: Path) -> None:
     projector = Extra("module", (5,), "F32", lambda: np.zeros(5, np.float32))
     bare = Adapter(adapter_of(BARE).modules, extras={"multi_modal_projector.linear_1.bias": projector})

@@ -1,14 +1,20 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pamctl import hub
 from pamctl.adapters import open_adapter
 from pamctl.adapters.sources import locate
 from pamctl.refusal import Refusal, UsageRefusal
-from tests.adapter_cases import random_adapter, saved, write_peft
+from tests.adapter_cases import KEY, random_adapter, saved, write_peft
+from tests.pickle_cases import write_torch
 
+FACTORS = {
+    f"{KEY}.lora_A.weight": np.ones((4, 16), np.float32),
+    f"{KEY}.lora_B.weight": np.ones((16, 4), np.float32),
+}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -79,6 +85,16 @@ def test_what_does_not_exist_is_refused_by_the_name_given(
     assert asked == []
 
 
+@pytest.mark.parametrize("reference", ["x" * 5000, "org/" + "x" * 5000, "hf://org/name/" + "x" * 5000])
+def test_a_reference_too_long_for_a_disk_is_refused_in_a_short_line(
+    reference: str, asked: list[hub.HubReference]
+) -> None:
+    with pytest.raises(Refusal, match="File name too long") as refusal:
+        locate(reference)
+    assert len(refusal.value.what) < 300
+    assert asked == []
+
+
 @pytest.mark.parametrize("reference", ["hf://name", "hf://", "hf://a/b/../../c", "hf://a/b@"])
 def test_a_malformed_reference_to_the_hub_is_refused_unasked(
     reference: str, asked: list[hub.HubReference]
@@ -122,6 +138,19 @@ def test_full_weights_beside_an_adapter_are_not_overlooked(tmp_path: Path) -> No
     with pytest.raises(Refusal, match=r"non_lora_trainables\.bin lies beside") as refusal:
         open_adapter(tmp_path)
     assert "--allow-pickle" in refusal.value.way_on
+
+
+def test_full_weights_beside_an_adapter_are_carried_along_unless_it_holds_them_too(tmp_path: Path) -> None:
+    name = "base_model.model.model.mm_projector.0.weight"
+    weight = np.ones((3, 2), np.float32)
+    write_torch(write_peft(tmp_path) / "non_lora_trainables.bin", {name: weight})
+    extras = open_adapter(tmp_path, allow_pickle=True).extras
+    assert {key: extra.read().tolist() for key, extra in extras.items()} == {
+        "multi_modal_projector.linear_1.weight": weight.tolist()
+    }
+    write_peft(tmp_path, FACTORS | {name: 2 * weight}, modules_to_save=["mm_projector.0"])
+    with pytest.raises(Refusal, match=r"linear_1\.weight is both in .*adapter_model.* and in .*non_lora"):
+        open_adapter(tmp_path, allow_pickle=True)
 
 
 def test_an_adapter_one_folder_deeper_is_pointed_out(tmp_path: Path) -> None:

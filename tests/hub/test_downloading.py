@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pamctl.hub.downloading import download
+from pamctl.refusal import Refusal
 from tests.hub.hub_client import ADAPTER, CONFIG, WEIGHTS, contents, ended
 from tests.hub_server import Fault, Hub, sha256
 
@@ -96,3 +98,10 @@ def test_a_full_disk_is_told(hub, client):
     told = ended(process)[0]
     assert WEIGHTS in told["what"]
     assert "ulimit" in told["way_on"]
+
+
+def test_what_is_too_large_for_plain_http_is_refused_before_it_is_asked_for(tmp_path):
+    with pytest.raises(Refusal, match="org/name/x has 64,424,509,440 bytes") as refusal:
+        download("http://127.0.0.1:1/x", tmp_path / "blobs" / "x", 60 << 30, "org/name/x")
+    assert "hf download" in refusal.value.way_on
+    assert not list(tmp_path.iterdir())

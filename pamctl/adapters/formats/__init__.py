@@ -48,7 +48,10 @@ def open_adapter(reference: str | Path, *, allow_pickle: bool = False) -> Adapte
         stored.settings or metadata,
         (*source.notes, *contents.notes),
     )
-    extras = {**contents.extras, **_non_lora(source)}
+    non_lora = _non_lora(source)
+    for name in sorted(contents.extras.keys() & non_lora):
+        raise Refusal(f"{name} is both in {stored.file} and in {source.non_lora}", "keep one of them")
+    extras = {**contents.extras, **non_lora}
     record = _record(source, metadata)
     adapter = Adapter(contents.modules, record, contents.base_model, str(reference), extras, origin)
     return in_company(adapter) if source.non_lora else adapter
