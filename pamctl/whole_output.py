@@ -23,6 +23,10 @@ def refuse_existing(path: Path, *, force: bool = False) -> None:
     """Refuse a path that is taken, or whose folder cannot be written, before any work is done."""
     if path.exists() and not force:
         raise Refusal(f"{path} already exists", "choose another output, or add --force to replace it")
+    if path.is_dir() and Path.cwd().is_relative_to(path.resolve()):
+        raise Refusal(
+            f"{path} holds the folder you are in, and --force would replace it whole", "choose another output"
+        )
     parent = _nearest_existing(path.absolute().parent)
     if not parent.is_dir():
         raise Refusal(f"{parent} is a file, so {path} cannot be made in it", "choose another output")
@@ -45,6 +49,8 @@ def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
 @contextmanager
 def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a path to write to that becomes `path` when the block ends well and vanishes otherwise."""
+    if path.is_dir():
+        raise Refusal(f"{path} is a folder, and the output is one file", "choose another output")
     with _draft_of(path, _empty_file, force=force) as draft:
         yield draft
         draft.chmod(0o666 & ~_umask())

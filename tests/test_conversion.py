@@ -1,9 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pamctl.adapters import Adapter
+from pamctl.adapters import Adapter, open_adapter, write_adapter
 from pamctl.adapters.compatibility import share_a_start
 from pamctl.conversion import convert
 from pamctl.refusal import UsageRefusal
@@ -71,3 +73,17 @@ def test_an_adapter_without_a_record_is_taken_for_a_trained_one() -> None:
     record = convert(Adapter({Q_PROJ: random_factors(0, 3, 2)})).adapter.provenance
     assert record is not None
     assert (record.kind, record.stage, record.tasks) == ("converted", "trained", ())
+
+
+@pytest.mark.parametrize(("format", "name"), [("peft", "x"), ("orbax", "x"), ("kohya", "x.safetensors")])
+def test_an_adapter_is_written_over_itself_and_into_itself(format: str, name: str, tmp_path: Path) -> None:
+    """It is read to the end before anything is replaced."""
+    source = tmp_path / name
+    write_adapter(random_adapter(rank=4), source, format)
+    expected = list(convert(open_adapter(source), rank=2).adapter.modules.values())
+    write_adapter(convert(open_adapter(source), rank=2).adapter, source, format, force=True)
+    for factors, due in zip(open_adapter(source).modules.values(), expected, strict=True):
+        np.testing.assert_array_equal(delta(factors), delta(due))
+    if source.is_dir():
+        write_adapter(convert(open_adapter(source)).adapter, source / "inner")
+        assert open_adapter(source / "inner").parameters == open_adapter(source).parameters

@@ -61,6 +61,22 @@ def test_force_replaces_a_folder_whole(tmp_path: Path) -> None:
     assert names(tmp_path / "out") == ["new"]
 
 
+def test_force_does_not_replace_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here" / "deep")
+    for path in (Path("."), Path(".."), tmp_path / "here"):
+        with pytest.raises(Refusal, match="holds the folder you are in"):
+            refuse_existing(path, force=True)
+    refuse_existing(Path("new"), force=True)
+
+
+def test_a_folder_in_the_place_of_a_file_is_refused_before_the_block(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(Refusal, match="is a folder"), whole_file(tmp_path / "out", force=True):
+        raise AssertionError("the block must not start")
+    assert names(tmp_path) == ["out"]
+
+
 def test_a_file_in_the_place_of_the_parent_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Refusal, match="is a file"):
