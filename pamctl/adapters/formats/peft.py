@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pamctl.adapters.adapter import Adapter, Extra, ExtraRole
 from pamctl.adapters.formats.pairing import FactorPair, paired_modules
+from pamctl.adapters.formats.peft_patterns import target_modules
 from pamctl.adapters.formats.peft_settings import PeftSettings
 from pamctl.adapters.formats.stored import Contents, Stored
 from pamctl.adapters.formats.written import WriteOptions, WrittenFactors
@@ -311,7 +312,7 @@ def _config(adapter: Adapter, factors: WrittenFactors, target: Spelled) -> dict[
         "peft_type": "LORA",
         "r": adapter.rank,
         "rank_pattern": ranks,
-        "target_modules": [target(module) for module in adapter.shapes],
+        "target_modules": target_modules([target(module) for module in adapter.shapes]),
         "task_type": _task_type(adapter),
         "use_dora": False,
         "use_rslora": False,

@@ -1,18 +1,20 @@
-"""Which name or pattern of a peft config speaks of a module, as peft matches it but in bounded time."""
+"""Which names and patterns of a peft config speak of a module, as peft matches them but in bounded time."""
 
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import regex
 
+from pamctl.adapters.module_names import tower
 from pamctl.refusal import Refusal
 
 SECONDS_TO_MATCH = 5.0  # for all of a field against all modules: a hostile one would take years
+_NUMBERED = re.compile(r"\.\d+(\.|$)")
 _REPEATS = frozenset("*+?{(")  # a pattern with none of these is matched at once
 
 
@@ -32,6 +34,20 @@ class _Clock:
 
     def too_slow(self) -> Refusal:
         return Refusal(f"{self.place} takes longer than {SECONDS_TO_MATCH:g} s to match", "simplify it")
+
+
+def target_modules(names: Sequence[str]) -> list[str] | str:
+    """What `target_modules` has to be for peft to adapt the modules of these names and no other.
+
+    The names of a list match the ends of paths, in whichever release of transformers. Of a denoiser, whose
+    paths are the same in all, one from outside its blocks may end others' too, as Flux' proj_out does: then
+    it is the pattern of the whole paths.
+    """
+    towers = {tower(name) for name in names}
+    of_a_denoiser = "denoiser" in towers and towers <= {"denoiser", "other"}
+    if of_a_denoiser and not all(_NUMBERED.search(name) for name in names):
+        return "|".join(map(re.escape, names))
+    return list(names)
 
 
 class PeftPatterns:
