@@ -30,6 +30,9 @@ WRITTEN = ("F32", "F16", "BF16")
 LARGEST_HEADER = 16 << 20
 """In bytes: some 100 000 tensors."""
 
+MOST_LOST = 2.0**-8
+"""The share of a tensor's norm that rounding may take: what BF16 loses of any number at most."""
+
 _DAMAGED = "the file is damaged or not a safetensors file: fetch or write it again"
 
 
@@ -95,15 +98,33 @@ def write_safetensors(
 
 
 def rounded_to(values: NDArray[Any], dtype: str, name: str) -> NDArray[Any]:
-    """The values in a dtype of `DTYPES`, refused where one is not finite there; `name` is for the message."""
+    """The values in a dtype of `DTYPES`, refused where one is not finite there, or all are too small for it.
+
+    Args:
+        name: for the message.
+    """
     with np.errstate(over="ignore"):
         rounded = values.astype(DTYPES[dtype], copy=False)
     if np.isfinite(rounded).all():
+        _refuse_underflow(values, rounded, dtype, name)
         return rounded
     if np.isfinite(values).all():
         largest = float(ml_dtypes.finfo(DTYPES[dtype]).max)
         raise Refusal(f"{name} goes beyond {largest:g}, the largest {dtype}", "write it in a wider --dtype")
     raise Refusal(f"{name} came out as NaN or Inf, so nothing is written", "check the inputs' scale")
+
+
+def _refuse_underflow(values: NDArray[Any], rounded: NDArray[Any], dtype: str, name: str) -> None:
+    """Refuse F16 where it keeps less of a tensor than BF16 would: below 6.1e-05 it has ever fewer digits."""
+    if dtype != "F16" or values.dtype == rounded.dtype:
+        return
+    lost = np.linalg.norm((values - rounded.astype(values.dtype)).ravel())
+    whole = np.linalg.norm(values.ravel())
+    if lost > MOST_LOST * whole:
+        raise Refusal(
+            f"{name} loses {100 * lost / whole:.2g} % in F16, for which its numbers are too small",
+            "write it with --dtype bf16 or f32",
+        )
 
 
 def _header(

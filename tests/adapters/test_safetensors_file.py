@@ -255,6 +255,19 @@ def test_a_number_beyond_its_dtype_is_refused_and_not_written_as_inf(dtype: str,
     assert "--dtype" in refusal.value.way_on
 
 
+def test_numbers_too_small_for_f16_are_refused_and_not_written_as_others() -> None:
+    """A kohya alpha of 1 at rank 128 makes them so when it is folded in."""
+    values = np.random.default_rng(0).standard_normal((8, 8), np.float32)
+    for size in (1.0, 1e-3, 1e-5, 0.0):
+        np.testing.assert_allclose(rounded_to(size * values, "F16", "t"), size * values, atol=3e-8, rtol=1e-3)
+    with pytest.raises(Refusal, match=r"t loses 1\.\d % in F16") as refusal:
+        rounded_to(np.float32(1e-6) * values, "F16", "t")
+    assert "--dtype" in refusal.value.way_on
+    rounded_to(np.float32(1e-6) * values, "BF16", "t")
+    smallest = np.array([2.0**-24], np.float32)
+    assert rounded_to(smallest, "F16", "t") == smallest
+
+
 def test_tensors_given_in_another_order_or_shape_are_a_programming_error(tmp_path: Path) -> None:
     ones = np.ones(2, np.float32)
     for given in ([("b", ones)], [("a", np.ones(3, np.float32))], []):
