@@ -21,8 +21,12 @@ _SECONDS_TO_LOCK = 10
 
 def refuse_existing(path: Path, *, force: bool = False) -> None:
     """Refuse a path that is taken, or whose folder cannot be written, before any work is done."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise Refusal(f"{path} is neither a file nor a folder", "choose another output")
     if path.exists() and not force:
         raise Refusal(f"{path} already exists", "choose another output, or add --force to replace it")
+    if path.exists() and not (path.is_dir() or path.is_file()):
+        raise Refusal(f"{path} is neither a file nor a folder, and is not replaced", "choose another output")
     if path.is_dir() and Path.cwd().is_relative_to(path.resolve()):
         raise Refusal(
             f"{path} holds the folder you are in, and --force would replace it whole", "choose another output"
@@ -37,6 +41,8 @@ def refuse_existing(path: Path, *, force: bool = False) -> None:
 @contextmanager
 def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield an empty folder that becomes `path` when the block ends well and vanishes otherwise."""
+    if path.is_file() and force:
+        raise Refusal(f"{path} is a file, and the output is a folder", "choose another output")
     with _draft_of(path, tempfile.mkdtemp, force=force) as draft:
         yield draft
         for file in sorted(draft.rglob("*")):

@@ -61,6 +61,19 @@ def test_force_replaces_a_folder_whole(tmp_path: Path) -> None:
     assert names(tmp_path / "out") == ["new"]
 
 
+@pytest.mark.parametrize("output", [whole_folder, whole_file])
+@pytest.mark.parametrize("linked", [False, True])
+def test_force_does_not_replace_a_device(tmp_path: Path, output: object, linked: bool) -> None:
+    """Else -o /dev/null --force, typed by root, takes /dev/null from everybody."""
+    os.mkfifo(tmp_path / "pipe")
+    if linked:
+        (tmp_path / "link").symlink_to("pipe")
+    path = tmp_path / ("link" if linked else "pipe")
+    with pytest.raises(Refusal, match="is neither a file nor a folder"), output(path, force=True):  # type: ignore[operator]
+        raise AssertionError("the block must not start")
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_force_does_not_replace_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here" / "deep").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here" / "deep")
@@ -75,6 +88,14 @@ def test_a_folder_in_the_place_of_a_file_is_refused_before_the_block(tmp_path: P
     with pytest.raises(Refusal, match="is a folder"), whole_file(tmp_path / "out", force=True):
         raise AssertionError("the block must not start")
     assert names(tmp_path) == ["out"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused_before_the_block(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    with pytest.raises(Refusal, match="is a file"), whole_folder(file, force=True):
+        pytest.fail("the block should not be entered")
+    assert file.read_text() == "mine"
 
 
 def test_a_file_in_the_place_of_the_parent_is_refused(tmp_path: Path) -> None:
