@@ -19,18 +19,15 @@ _SECONDS_TO_LOCK = 10
 """More than passes between making a draft and locking it."""
 
 
-def refuse_existing(path: Path, *, force: bool = False) -> None:
-    """Refuse a path that is taken, or whose folder cannot be written, before any work is done."""
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise Refusal(f"{path} is neither a file nor a folder", "choose another output")
-    if path.exists() and not force:
-        raise Refusal(f"{path} already exists", "choose another output, or add --force to replace it")
-    if path.exists() and not (path.is_dir() or path.is_file()):
-        raise Refusal(f"{path} is neither a file nor a folder, and is not replaced", "choose another output")
-    if path.is_dir() and Path.cwd().is_relative_to(path.resolve()):
-        raise Refusal(
-            f"{path} holds the folder you are in, and --force would replace it whole", "choose another output"
-        )
+def refuse_existing(path: Path, *, force: bool = False, file: bool = False) -> None:
+    """Refuse a path that is taken, or whose folder cannot be written, before any work is done.
+
+    Args:
+        force: a folder may be replaced by a folder, a file by a file.
+        file: the output is one file, not a folder.
+    """
+    if path.exists():
+        _refuse_irreplaceable(path, force, file)
     parent = _nearest_existing(path.absolute().parent)
     if not parent.is_dir():
         raise Refusal(f"{parent} is a file, so {path} cannot be made in it", "choose another output")
@@ -38,11 +35,25 @@ def refuse_existing(path: Path, *, force: bool = False) -> None:
         raise Refusal(f"{parent} is not writable", "choose an output in a folder you may write to")
 
 
+def _refuse_irreplaceable(path: Path, force: bool, file: bool) -> None:
+    fault = None
+    if not (path.is_dir() or path.is_file()):
+        fault = "is neither a file nor a folder, and is not replaced"
+    elif path.is_dir() and file:
+        fault = "is a folder, and the output is one file"
+    elif path.is_file() and not file:
+        fault = "is a file, and the output is a folder"
+    elif force and path.is_dir() and Path.cwd().is_relative_to(path.resolve()):
+        fault = "holds the folder you are in, and --force would replace it whole"
+    if fault:
+        raise Refusal(f"{path} {fault}", "choose another output")
+    if not force:
+        raise Refusal(f"{path} already exists", "choose another output, or add --force to replace it")
+
+
 @contextmanager
 def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield an empty folder that becomes `path` when the block ends well and vanishes otherwise."""
-    if path.is_file() and force:
-        raise Refusal(f"{path} is a file, and the output is a folder", "choose another output")
     with _draft_of(path, tempfile.mkdtemp, force=force) as draft:
         yield draft
         for file in sorted(draft.rglob("*")):
@@ -55,9 +66,7 @@ def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
 @contextmanager
 def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a path to write to that becomes `path` when the block ends well and vanishes otherwise."""
-    if path.is_dir():
-        raise Refusal(f"{path} is a folder, and the output is one file", "choose another output")
-    with _draft_of(path, _empty_file, force=force) as draft:
+    with _draft_of(path, _empty_file, force=force, file=True) as draft:
         yield draft
         draft.chmod(0o666 & ~_umask())
         _flush(draft)
@@ -65,9 +74,9 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def _draft_of(path: Path, make: Callable[..., str], *, force: bool) -> Iterator[Path]:
+def _draft_of(path: Path, make: Callable[..., str], *, force: bool, file: bool = False) -> Iterator[Path]:
     """Yield what `make` made beside `path`, locked while it is written; take it away if it is still there."""
-    refuse_existing(path, force=force)
+    refuse_existing(path, force=force, file=file)
     parent, prefix = path.absolute().parent, f".{path.name}."
     with disk_faults_named(path):
         parent.mkdir(parents=True, exist_ok=True)
