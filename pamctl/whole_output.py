@@ -36,6 +36,8 @@ def refuse_existing(path: Path, *, force: bool = False, file: bool = False) -> N
 
 
 def _refuse_irreplaceable(path: Path, force: bool, file: bool) -> None:
+    if not force:
+        raise Refusal(f"{path} already exists", "choose another output, or add --force to replace it")
     fault = None
     if not (path.is_dir() or path.is_file()):
         fault = "is neither a file nor a folder, and is not replaced"
@@ -43,12 +45,10 @@ def _refuse_irreplaceable(path: Path, force: bool, file: bool) -> None:
         fault = "is a folder, and the output is one file"
     elif path.is_file() and not file:
         fault = "is a file, and the output is a folder"
-    elif force and path.is_dir() and Path.cwd().is_relative_to(path.resolve()):
+    elif path.is_dir() and Path.cwd().is_relative_to(path.resolve()):
         fault = "holds the folder you are in, and --force would replace it whole"
     if fault:
         raise Refusal(f"{path} {fault}", "choose another output")
-    if not force:
-        raise Refusal(f"{path} already exists", "choose another output, or add --force to replace it")
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def score_adapter(
     if results:
         refuse_unwritable(results)
     if predictions:
-        refuse_existing(predictions, force=force)
+        refuse_existing(predictions, force=force, file=True)
     opened = [task if isinstance(task, Task) else open_task(task) for task in tasks]
     _check_tasks(opened, split, warn)
     adapter = None if reference is None else open_adapter(reference)

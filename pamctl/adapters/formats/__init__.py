@@ -88,7 +88,7 @@ def refuse_unwritable(adapter: Adapter, path: Path, format: str, options: WriteO
     """Refuse what `write_adapter` would refuse, before any number is read."""
     if format not in FORMATS:
         raise UsageRefusal(f"format is {format!r}", f"choose one of {', '.join(FORMATS)}")
-    if _is_single(path) and format not in _SINGLE_FILES:
+    if is_one_file(path) and format not in _SINGLE_FILES:
         raise UsageRefusal(f"{format} is a folder, and {path} is named as a file", "leave .safetensors out")
     FORMATS[format].refuse_unwritable(_nameable(adapter, format), options or WriteOptions())
 
@@ -106,7 +106,7 @@ def write_adapter(
     A path that ends in `.safetensors` becomes a single file, any other a folder.
     """
     refuse_unwritable(adapter, path, format, options)
-    with (whole_file if _is_single(path) else whole_folder)(path, force=force) as draft:
+    with (whole_file if is_one_file(path) else whole_folder)(path, force=force) as draft:
         save_adapter(adapter, draft, format, options)
 
 
@@ -115,7 +115,8 @@ def _nameable(adapter: Adapter, format: str) -> Adapter:
     return dotted(adapter) if format in _OF_DOTTED_PATHS else adapter
 
 
-def _is_single(path: Path) -> bool:
+def is_one_file(path: Path) -> bool:
+    """Whether an output of this name is a single file rather than a folder."""
     return path.suffix == ".safetensors"
 
 
