@@ -20,7 +20,7 @@ import regex
 from pamctl.adapters.adapter import Adapter
 from pamctl.adapters.formats import format_of, open_adapter, refuse_unwritable, stored_files
 from pamctl.adapters.formats.peft import PREFIX
-from pamctl.adapters.formats.peft_patterns import SECONDS_TO_MATCH
+from pamctl.adapters.formats.peft_patterns import SECONDS_TO_MATCH, ends
 from pamctl.adapters.formats.peft_settings import PeftSettings
 from pamctl.adapters.formats.stored import Stored
 from pamctl.adapters.module_names import canonical_ids, layout, tower, written_path
@@ -352,7 +352,7 @@ def _not_targeted(paths: Iterable[str], said: Any, where: str) -> list[str]:
         return []
     if isinstance(said, list) and all(isinstance(name, str) for name in said):
         names = frozenset(said)
-        return [path for path in paths if names.isdisjoint(_ends(path))]
+        return [path for path in paths if names.isdisjoint(ends(path))]
     if not isinstance(said, str):
         raise Refusal(f"{where} is {said!r}", "it should be a list of names or a pattern")
     deadline = time.monotonic() + SECONDS_TO_MATCH
@@ -365,12 +365,6 @@ def _not_targeted(paths: Iterable[str], said: Any, where: str) -> list[str]:
         ]
     except (regex.error, RecursionError, OverflowError, TimeoutError) as fault:
         raise Refusal(f"{where} is no pattern that can be matched: {fault}", "correct it") from fault
-
-
-def _ends(path: str) -> Iterator[str]:
-    while path:
-        yield path
-        path = path.partition(".")[2]
 
 
 def _every_layer(it: Candidate) -> Iterator[tuple[str, str, str]]:

@@ -1,4 +1,5 @@
 import json
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,22 @@ HOSTILE_PATTERNS = {
     "many": {rf"(\w*)*{number}!": 2 for number in range(100_000)},
     "many plain": {f"layer.{number}": 2 for number in range(100_000)},
 }
+
+
+@given(
+    patterns=st.lists(st.from_regex(r"(?:[ab1-]|\\?\.|\\-|a\|b){0,4}", fullmatch=True), unique=True),
+    path=st.from_regex(r"[ab1-]{1,2}(?:\.[ab1-]{1,2}){0,2}", fullmatch=True),
+)
+def test_the_first_pattern_is_that_of_peft(patterns: list[str], path: str) -> None:
+    """As peft's get_pattern_key has it; what can be looked up is."""
+    peft = next((pattern for pattern in patterns if re.match(rf"(.*\.)?({pattern})$", path)), None)
+    assert peft_patterns.PeftPatterns(Path("x"), "rank_pattern", patterns).first(path) == peft
+
+
+def test_ranks_of_their_own_in_thousands_of_modules_are_looked_up_at_once() -> None:
+    paths = [f"blocks.{number}.attn1.to_q" for number in range(20_000)]
+    patterns = peft_patterns.PeftPatterns(Path("x"), "rank_pattern", map(re.escape, paths))
+    assert [patterns.first(path) for path in paths] == list(map(re.escape, paths))
 
 
 @pytest.mark.parametrize("case", HOSTILE_PATTERNS)

@@ -3,7 +3,7 @@
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from pamctl.adapters.module_names import tower
 from pamctl.refusal import Refusal
 
 SECONDS_TO_MATCH = 5.0  # for all of a field against all modules: a hostile one would take years
+_ESCAPED_NAME = re.compile(r"(?:[\w-]|\\[.-])+")  # a pattern that one name matches and nothing else
 _NUMBERED = re.compile(r"\.\d+(\.|$)")
 _REPEATS = frozenset("*+?{(")  # a pattern with none of these is matched at once
 
@@ -59,16 +60,28 @@ class PeftPatterns:
 
     def __init__(self, file: Path, field: str, patterns: Iterable[str]) -> None:
         self._clock = _Clock(file, field)
+        self._patterns = list(patterns)
+        self._places: dict[str, int] = {}
+        self._matchers: dict[int, Callable[[str], Any]] = {}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of syntax that may come to mean something else
-            self._matchers = {pattern: self._matcher(pattern) for pattern in patterns}
+            for place, pattern in enumerate(self._patterns):
+                if _ESCAPED_NAME.fullmatch(pattern):
+                    self._places.setdefault(pattern.replace("\\", ""), place)
+                else:
+                    self._matchers[place] = self._matcher(pattern)
 
     def first(self, path: str) -> str | None:
         """The first pattern that matches the end of a module's path, from a dot on, or all of it."""
-        if not self._matchers:
+        if not self._patterns:
             return None
         self._clock.left()
-        return next((pattern for pattern, matches in self._matchers.items() if matches(path)), None)
+        none = len(self._patterns)
+        named = min((self._places.get(end, none) for end in ends(path)), default=none)
+        place = next(
+            (place for place, matches in self._matchers.items() if place < named and matches(path)), named
+        )
+        return None if place == none else self._patterns[place]
 
     def _matcher(self, pattern: str) -> Callable[[str], Any]:
         self._clock.left()
@@ -88,6 +101,13 @@ class PeftPatterns:
             return compiled.match(path, timeout=self._clock.left())
         except TimeoutError as fault:
             raise self._clock.too_slow() from fault
+
+
+def ends(path: str) -> Iterator[str]:
+    """A module's path and every end of it from a dot on."""
+    while path:
+        yield path
+        path = path.partition(".")[2]
 
 
 class PeftNames:
