@@ -19,8 +19,7 @@ import regex
 
 from pamctl.adapters.adapter import Adapter
 from pamctl.adapters.formats import format_of, open_adapter, refuse_unwritable, stored_files
-from pamctl.adapters.formats.peft import PREFIX
-from pamctl.adapters.formats.peft_patterns import SECONDS_TO_MATCH, ends
+from pamctl.adapters.formats.peft_patterns import PREFIX, SECONDS_TO_MATCH, ends
 from pamctl.adapters.formats.peft_settings import PeftSettings
 from pamctl.adapters.formats.stored import Stored
 from pamctl.adapters.module_names import canonical_ids, layout, tower, written_path

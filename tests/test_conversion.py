@@ -25,6 +25,7 @@ def test_a_smaller_rank_is_the_best_approximation_of_each_delta(adapter: Adapter
     kept = whole = 0.0
     for module, factors in converted.adapter.modules.items():
         assert converted.adapter.shapes[module] == factors.shape
+        assert converted.adapter.shapes[module].scale == factors.scale
         assert factors.rank == min(rank, adapter.shapes[module].rank)
         dense = delta(adapter.modules[module])
         left, singular, right = np.linalg.svd(dense, full_matrices=False)

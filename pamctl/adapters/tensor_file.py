@@ -90,18 +90,20 @@ class TensorFile(Mapping[str, TensorEntry]):
     def __len__(self) -> int:
         return len(self.entries)
 
+    def dtype_of(self, name: str) -> np.dtype[Any]:
+        """The dtype of one tensor; a refusal where it is not one of `DTYPES`."""
+        said = self.entries[name].dtype
+        if said not in DTYPES:
+            raise Refusal(f"{self.path}: {name} is {said}", f"convert it to one of {', '.join(DTYPES)}")
+        return DTYPES[said]
+
     def stored(self, name: str) -> NDArray[Any]:
         """One tensor in the dtype it has in the file.
 
         Raises:
             Refusal: a dtype that is not one of `DTYPES`, NaN or Inf, or a file that is not the one opened.
         """
-        entry = self.entries[name]
-        dtype = DTYPES.get(entry.dtype)
-        if dtype is None:
-            raise Refusal(
-                f"{self.path}: {name} is {entry.dtype}", f"convert it to one of {', '.join(DTYPES)}"
-            )
+        entry, dtype = self.entries[name], self.dtype_of(name)
         with self._unchanged() as stream:
             values = np.fromfile(stream, dtype, count=entry.size // dtype.itemsize, offset=entry.offset)
         if values.nbytes != entry.size:

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 from pamctl.adapters.adapter import Adapter, LoraFactors, module_digest
 from pamctl.adapters.module_names import kind, tower
-from pamctl.adapters.tensor_file import DTYPES
 from pamctl.inspection.spectrum import Float64, effective_rank, energies, gram, rank_that_keeps
 
 T = TypeVar("T")
@@ -113,7 +112,7 @@ def _module(adapter: Adapter, name: str, measured: Measured | None) -> dict[str,
         "inputs": shape.inputs,
         "outputs": shape.outputs,
         "dtype": shape.dtype,
-        "bytes": shape.parameters * DTYPES[shape.dtype].itemsize,
+        "bytes": shape.bytes,
         "scale": measured.scale if measured else shape.scale,
     }
     if measured:
@@ -167,10 +166,7 @@ def _extras(adapter: Adapter) -> list[dict[str, Any]]:
         {
             "role": role,
             "tensors": len(names),
-            "bytes": sum(
-                math.prod(adapter.extras[name].shape) * DTYPES[adapter.extras[name].dtype].itemsize
-                for name in names
-            ),
+            "bytes": sum(adapter.extras[name].bytes for name in names),
             "names": names,
         }
         for role, names in sorted(roles.items())

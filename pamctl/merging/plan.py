@@ -66,7 +66,7 @@ class MergePlan:
 
     def _merged_shape(self, shapes: Sequence[ModuleShape]) -> ModuleShape:
         rank = shapes[0].rank if self.space == "factor" else sum(shape.rank for shape in shapes)
-        return replace(shapes[0], rank=rank, dtype=widest(shape.dtype for shape in shapes))
+        return replace(shapes[0], rank=rank, dtype=widest(shape.dtype for shape in shapes), scale=1.0)
 
     @property
     def coverage(self) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pamctl.adapters.adapter import ComputedModules, LoraFactors
-from pamctl.merging.low_rank import compress
+from pamctl.merging.low_rank import compress, squared_norm
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,10 @@ class Truncation:
 def truncated(modules: ComputedModules, rank: int) -> Truncation:
     """Cut modules to a rank of at least 1."""
     energies: dict[str, tuple[float, float]] = {}
-    shapes = {module: replace(shape, rank=min(rank, shape.rank)) for module, shape in modules.shapes.items()}
+    shapes = {
+        module: replace(shape, rank=rank, scale=1.0) if shape.rank > rank else shape
+        for module, shape in modules.shapes.items()
+    }
 
     def cut(module: str) -> LoraFactors:
         factors, kept, whole = _cut(modules[module], rank)
@@ -42,9 +45,10 @@ def truncated(modules: ComputedModules, rank: int) -> Truncation:
 
 def _cut(factors: LoraFactors, rank: int) -> tuple[LoraFactors, float, float]:
     """Factors of exactly this rank or their own smaller one, and the delta's squared norm kept and before."""
-    shorter, kept, whole = compress(factors, rank)
     if factors.rank <= rank:
+        whole = squared_norm(factors)
         return factors, whole, whole
+    shorter, kept, whole = compress(factors, rank)
     missing = rank - shorter.rank
     a, b = np.pad(shorter.a, ((0, missing), (0, 0))), np.pad(shorter.b, ((0, 0), (0, missing)))
     return replace(shorter, a=a, b=b), kept, whole

@@ -121,3 +121,8 @@ def test_the_coverage_tells_of_each_adapter_what_is_used_and_what_every_one_has(
         {"name": "adapter", "modules": 4, "used": 4, "in_every_adapter": 1, "covered_percent": 25.0},
         {"name": "one", "modules": 1, "used": 1, "in_every_adapter": 1, "covered_percent": 100.0},
     ]
+
+
+def test_what_will_be_written_has_its_scales_folded_in() -> None:
+    plan = plan_merge([random_adapter(scale=2.0), random_adapter(1, scale=0.5)])
+    assert {shape.scale for shape in plan.exact_shapes.values()} == {1.0}

@@ -7,6 +7,7 @@ from pathlib import Path
 from pamctl.adapters import card
 from pamctl.adapters.adapter import Adapter, Extra, Origin
 from pamctl.adapters.formats import diffusers, kohya, mlx, orbax, peft
+from pamctl.adapters.formats.peft_extras import full_modules
 from pamctl.adapters.formats.stored import Stored, read_settings
 from pamctl.adapters.formats.written import WriteOptions, WrittenFactors
 from pamctl.adapters.matching import dotted, in_company
@@ -18,8 +19,7 @@ from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.whole_output import whole_file, whole_folder
 
 # In the order they are tried: each knows its own by the names of the tensors.
-_TENSOR_FORMATS = {"peft": peft, "mlx": mlx, "kohya": kohya, "diffusers": diffusers, "orbax": orbax}
-FORMATS = {**_TENSOR_FORMATS}
+FORMATS = {"peft": peft, "mlx": mlx, "kohya": kohya, "diffusers": diffusers, "orbax": orbax}
 _SINGLE_FILES = ("kohya", "diffusers")
 _OF_DOTTED_PATHS = ("peft", "mlx", "diffusers")
 
@@ -38,7 +38,7 @@ def open_adapter(reference: str | Path, *, allow_pickle: bool = False) -> Adapte
     source = locate(reference, allow_pickle=allow_pickle)
     stored = stored_files(source)
     format = format_of(stored)
-    contents = _TENSOR_FORMATS[format].read(stored)
+    contents = FORMATS[format].read(stored)
     metadata = stored.tensors.metadata
     origin = Origin(
         format,
@@ -71,9 +71,12 @@ def save_adapter(
     Raises:
         Refusal: a tensor, layer or name for which the format has no place.
     """
-    if format not in FORMATS:
-        raise UsageRefusal(f"format is {format!r}", f"choose one of {', '.join(FORMATS)}")
     options = options or WriteOptions()
+    refuse_unwritable(adapter, draft, format, options)
+    _save(adapter, draft, format, options)
+
+
+def _save(adapter: Adapter, draft: Path, format: str, options: WriteOptions) -> None:
     adapter = _nameable(adapter, format)
     factors = WrittenFactors(adapter, options)
     FORMATS[format].write(adapter, factors, draft, options)
@@ -105,9 +108,10 @@ def write_adapter(
 
     A path that ends in `.safetensors` becomes a single file, any other a folder.
     """
+    options = options or WriteOptions()
     refuse_unwritable(adapter, path, format, options)
     with (whole_file if is_one_file(path) else whole_folder)(path, force=force) as draft:
-        save_adapter(adapter, draft, format, options)
+        _save(adapter, draft, format, options)
 
 
 def _nameable(adapter: Adapter, format: str) -> Adapter:
@@ -143,7 +147,7 @@ def _tensors(file: Path) -> TensorFile:
 
 def format_of(stored: Stored) -> str:
     """Which of `FORMATS` these files have, told by what they hold."""
-    for name, format in _TENSOR_FORMATS.items():
+    for name, format in FORMATS.items():
         if format.recognises(stored):
             return name
     example = next(iter(stored.tensors))
@@ -164,5 +168,4 @@ def _non_lora(source: AdapterSource) -> dict[str, Extra]:
     """The full weights that LLaVA's training leaves beside the adapter."""
     if source.non_lora is None:
         return {}
-    tensors = _tensors(source.non_lora)
-    return peft.full_modules(tensors, tensors)
+    return full_modules(_tensors(source.non_lora))

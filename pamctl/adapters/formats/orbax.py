@@ -153,7 +153,6 @@ def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: Write
 
     from pamctl.orbax_saving import orbax_saving
 
-    refuse_unwritable(adapter, options)
     tree: dict[str, dict[str, Any]] = {"modules": dict(_module_arrays(factors))}
     if adapter.extras:
         tree["extras"] = {

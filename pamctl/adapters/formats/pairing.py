@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pamctl.adapters.adapter import EMBEDDING, LINEAR, ComputedModules, Layer, LoraFactors, ModuleShape
-from pamctl.adapters.tensor_file import DTYPES, TensorFile
+from pamctl.adapters.tensor_file import TensorFile
 from pamctl.refusal import Refusal
 
 LEAST_SCALE, MOST_SCALE = 2.0**-126, 2.0**127
@@ -67,11 +67,7 @@ def _flat_kernel(mid: np.ndarray) -> np.ndarray:
 def _shape(tensors: TensorFile, pair: FactorPair) -> ModuleShape:
     named = [name for name in (pair.a, pair.b, pair.mid) if name is not None]
     for name in named:
-        if tensors[name].dtype not in DTYPES:
-            raise Refusal(
-                f"{tensors.path}: {name} is {tensors[name].dtype}",
-                f"convert it to one of {', '.join(DTYPES)}",
-            )
+        tensors.dtype_of(name)  # refused before the numbers are asked for
     a, b = tensors[pair.a].shape, tensors[pair.b].shape
     _refuse_groups(tensors, pair)
     if pair.transposed:

@@ -2,30 +2,27 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from pamctl.adapters.adapter import Adapter, Extra, ExtraRole
+from pamctl.adapters.adapter import Adapter
 from pamctl.adapters.formats.pairing import FactorPair, paired_modules
-from pamctl.adapters.formats.peft_patterns import target_modules
+from pamctl.adapters.formats.peft_extras import Spelled, passing_extras, passing_tensor, written_extras
+from pamctl.adapters.formats.peft_patterns import PREFIX, target_modules
 from pamctl.adapters.formats.peft_settings import PeftSettings
 from pamctl.adapters.formats.stored import Contents, Stored
-from pamctl.adapters.formats.written import WriteOptions, WrittenFactors
+from pamctl.adapters.formats.written import WriteOptions, WrittenFactors, factor_shapes
 from pamctl.adapters.module_names import canonical_ids, layout, target_name, written_path
 from pamctl.adapters.provenance import public_name
 from pamctl.adapters.safetensors_file import write_safetensors
 from pamctl.adapters.sources import CONFIG_NAME
-from pamctl.adapters.tensor_file import DTYPES, TensorFile
+from pamctl.adapters.tensor_file import TensorFile
 from pamctl.refusal import Refusal
 
-PREFIX = "base_model.model."
-Spelled = Callable[[str], str]
 WEIGHTS_NAME = "adapter_model.safetensors"
 
 # A raw dump of the state dict has the adapter's name, as `default`, within or at the end.
@@ -33,18 +30,6 @@ _FACTOR = re.compile(
     r"(?P<path>.+)\.(lora_(?P<factor>[AB])(\.(?P<name>[^.]+))?\.weight"
     r"|lora_embedding_(?P<embedding>[AB])(\.(?P<embedding_name>[^.]+))?)"
 )
-_LORA_BIAS = re.compile(r"(?P<path>.+)\.lora_B(\.[^.]+)?")
-# What `get_input_embeddings` and `get_output_embeddings` give: saved whole once they have been resized.
-_EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "tok_embeddings")
-_OF_ANOTHER_KIND = {
-    "lora_magnitude_vector": "DoRA rescales the base weights: save a plain LoRA",
-    "lora_E": "AdaLoRA puts a diagonal between the factors: save a plain LoRA",
-    "lora_diag": "KaSA puts a diagonal between the factors: save a plain LoRA",
-    "hada_w": "LoHa multiplies its factors element by element: train a plain LoRA",
-    "lokr_w": "LoKr is a Kronecker product: train a plain LoRA",
-    "original_module": "it is the base's own weight, in a raw dump: save the adapter with peft",
-    "trainable_tokens": "single rows of an embedding are not supported: save without trainable_token_indices",
-}
 
 
 def recognises(stored: Stored) -> bool:
@@ -69,7 +54,7 @@ def read(stored: Stored) -> Contents:
     factors, others, name = _sorted_out(stored.tensors)
     pairs = {path: _pair(stored, settings, path, names) for path, names in factors.items()}
     wrapper = re.compile(rf"\.modules_to_save(\.{re.escape(name)})?(?=\.|$)")
-    passing = [_passing(stored, settings, pairs, wrapper, other) for other in others]
+    passing = [passing_tensor(stored, settings, pairs, wrapper, other) for other in others]
     ids = canonical_ids([*pairs, *(tensor.path for tensor in passing)], settings.base_model)
     modules: dict[str, FactorPair] = {}
     for path, pair in pairs.items():
@@ -79,7 +64,9 @@ def read(stored: Stored) -> Contents:
             )
         modules[ids[path]] = pair
     return Contents(
-        paired_modules(stored.tensors, modules), settings.base_model, _extras(stored.tensors, passing, ids)
+        paired_modules(stored.tensors, modules),
+        settings.base_model,
+        passing_extras(stored.tensors, passing, ids),
     )
 
 
@@ -109,16 +96,12 @@ def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: Write
     """
     family = layout((*adapter.shapes, *adapter.extras), adapter.base_model)
     path = partial(written_path, spelling=options.spelling, layout=family)
-    refuse_unwritable(adapter, options)
     order = sorted(adapter.shapes, key=path)
     shapes: dict[str, tuple[int, ...]] = {}
     for module in order:
-        shape = factors.shapes[module]
-        kernel, name = shape.layer.kernel, _names(module, adapter, path)
-        channels = shape.inputs // int(np.prod(kernel, dtype=int))
-        shapes[name["A"]] = (shape.rank, channels, *kernel)
-        shapes[name["B"]] = (shape.outputs, shape.rank, *(1 for _ in kernel))
-    extras = dict(_written_extras(adapter, path))
+        name = _names(module, adapter, path)
+        shapes[name["A"]], shapes[name["B"]] = factor_shapes(factors.shapes[module])
+    extras = dict(written_extras(adapter, path))
     dtypes = dict.fromkeys(shapes, factors.dtype) | {name: extra.dtype for name, extra in extras.items()}
     shapes |= {name: extra.shape for name, extra in extras.items()}
 
@@ -135,29 +118,6 @@ def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: Write
     target = partial(target_name, spelling=options.spelling, layout=family)
     config = json.dumps(_config(adapter, factors, target), indent=2, ensure_ascii=False)
     (draft / CONFIG_NAME).write_text(config + "\n", encoding="utf-8")
-
-
-def full_modules(tensors: TensorFile, names: Iterable[str]) -> dict[str, Extra]:
-    """Full weights by canonical tensor id, to be carried along as they are."""
-    passing = [_Passing(name, *_split(name.removeprefix(PREFIX)), "module") for name in names]
-    return _extras(tensors, passing, canonical_ids([tensor.path for tensor in passing]))
-
-
-@dataclass(frozen=True)
-class _Passing:
-    """A tensor that is no factor: its name, the module it belongs to, its place there, and what it is."""
-
-    name: str
-    path: str
-    leaf: str
-    role: ExtraRole
-    scale: float = 1.0
-
-
-def _split(name: str) -> tuple[str, str]:
-    """The module and the leaf of a tensor's name."""
-    path, _, leaf = name.rpartition(".")
-    return path, leaf
 
 
 def _sorted_out(tensors: TensorFile) -> tuple[dict[str, dict[str, str]], list[str], str]:
@@ -196,101 +156,11 @@ def _pair(stored: Stored, settings: PeftSettings, path: str, names: Mapping[str,
     return FactorPair(path, a, b, settings.scale(path, rank) if rank else 1.0, embedding=embedding)
 
 
-def _passing(
-    stored: Stored,
-    settings: PeftSettings,
-    pairs: Mapping[str, FactorPair],
-    wrapper: "re.Pattern[str]",
-    name: str,
-) -> _Passing:
-    """What a tensor that is no factor is for.
-
-    Args:
-        wrapper: what older releases and raw dumps have in the name of a module that is saved whole.
-
-    Raises:
-        Refusal: it belongs to another kind of adapter, or nothing says what it is for.
-    """
-    for part, way_on in _OF_ANOTHER_KIND.items():
-        if part in name:
-            raise Refusal(f"{stored.file}: {name} is no factor of a plain LoRA", way_on)
-    path, leaf = _split(name.removeprefix(PREFIX))
-    if leaf == "bias" and (found := _LORA_BIAS.fullmatch(path)):
-        return _lora_bias(stored.tensors, pairs.get(found["path"]), name)
-    inner = wrapper.sub("", path).removesuffix(".base_layer")
-    if inner not in pairs and (wrapper.search(path) or settings.saves_whole(path)):
-        return _Passing(name, inner, leaf, "module")
-    if leaf == "bias" and settings.saves_biases:
-        return _Passing(name, inner, leaf, "bias")
-    if leaf in ("weight", "bias") and (_is_embedding(inner) or (inner in pairs and pairs[inner].embedding)):
-        return _Passing(name, inner, leaf, "embedding")
-    raise Refusal(
-        f"{stored.file}: {name} is neither <module>.lora_A.weight or .lora_B.weight nor of a module that "
-        f"{stored.settings_file.name} says is saved whole",
-        "save the adapter again with peft, as a plain LoRA",
-    )
-
-
-def _lora_bias(tensors: TensorFile, pair: FactorPair | None, name: str) -> _Passing:
-    if pair is None or tensors[name].shape != tensors[pair.b].shape[:1]:
-        raise Refusal(
-            f"{tensors.path}: {name} {list(tensors[name].shape)} is no bias of factors in the file",
-            "save the adapter again with peft",
-        )
-    return _Passing(name, pair.path, "lora_bias", "lora_bias", pair.scale)
-
-
-def _is_embedding(path: str) -> bool:
-    return path.rpartition(".")[2] in _EMBEDDINGS
-
-
-def _extras(tensors: TensorFile, passing: Iterable[_Passing], ids: Mapping[str, str]) -> dict[str, Extra]:
-    """What passes through, by canonical tensor id."""
-    found: dict[str, _Passing] = {}
-    for tensor in passing:
-        key = f"{ids[tensor.path]}.{tensor.leaf}"
-        if key in found:
-            raise Refusal(
-                f"{tensors.path}: {found[key].name} and {tensor.name} are one tensor", "keep one of them"
-            )
-        found[key] = tensor
-    return {key: _extra(tensors, tensor) for key, tensor in found.items()}
-
-
-def _extra(tensors: TensorFile, tensor: _Passing) -> Extra:
-    entry = tensors[tensor.name]
-    if entry.dtype not in DTYPES:
-        raise Refusal(
-            f"{tensors.path}: {tensor.name} is {entry.dtype}", f"convert it to one of {', '.join(DTYPES)}"
-        )
-    if tensor.role != "lora_bias":
-        return Extra(tensor.role, entry.shape, entry.dtype, lambda: tensors.stored(tensor.name))
-    scale = np.float32(tensor.scale)
-    return Extra("lora_bias", entry.shape, "F32", lambda: tensors.read(tensor.name) * scale)
-
-
 def _names(module: str, adapter: Adapter, path: Spelled) -> dict[str, str]:
     key = PREFIX + path(module)
     if adapter.shapes[module].layer.kind == "embedding":
         return {factor: f"{key}.lora_embedding_{factor}" for factor in "AB"}
     return {factor: f"{key}.lora_{factor}.weight" for factor in "AB"}
-
-
-def _written_extras(adapter: Adapter, path: Spelled) -> Iterator[tuple[str, Extra]]:
-    biased = {name.rpartition(".")[0] for name, extra in adapter.extras.items() if extra.role == "lora_bias"}
-    for name, extra in adapter.extras.items():
-        module, _, leaf = name.rpartition(".")
-        key = PREFIX + path(module)
-        if extra.role == "lora_bias":
-            yield f"{key}.lora_B.bias", extra
-        else:
-            yield f"{key}.base_layer.{leaf}" if module in adapter.shapes else f"{key}.{leaf}", extra
-    for module, shape in adapter.shapes.items():
-        # with lora_bias peft looks for a bias in every module
-        if biased and module not in biased and shape.layer.kind != "embedding":
-            zeros = np.zeros(shape.outputs, np.float32)
-            key = f"{PREFIX}{path(module)}.lora_B.bias"
-            yield key, Extra("lora_bias", zeros.shape, "F32", zeros.copy)
 
 
 def _config(adapter: Adapter, factors: WrittenFactors, target: Spelled) -> dict[str, Any]:

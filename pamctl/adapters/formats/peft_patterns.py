@@ -13,6 +13,9 @@ import regex
 from pamctl.adapters.module_names import tower
 from pamctl.refusal import Refusal
 
+PREFIX = "base_model.model."
+"""What stands before every module's path in a file of peft's."""
+
 SECONDS_TO_MATCH = 5.0  # for all of a field against all modules: a hostile one would take years
 _ESCAPED_NAME = re.compile(r"(?:[\w-]|\\[.-])+")  # a pattern that one name matches and nothing else
 _NUMBERED = re.compile(r"\.\d+(\.|$)")
