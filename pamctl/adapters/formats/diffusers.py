@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from pamctl.adapters.formats.written import (
 from pamctl.adapters.module_names import canonical_id
 from pamctl.adapters.provenance import embedding, public_name
 from pamctl.adapters.safetensors_file import write_safetensors
+from pamctl.adapters.sgm_names import diffusers_paths
 from pamctl.adapters.tensor_file import TensorFile
 from pamctl.refusal import Refusal
 
@@ -148,15 +149,11 @@ def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: Write
 
 def _modules(stored: Stored) -> dict[str, _Module]:
     """The tensors of a file by the id of their module, each module with both factors."""
+    spellings = {name: _spelled(stored, name) for name in stored.tensors}
+    ids = _ids({spelled for spelled, _ in spellings.values()})
     modules: dict[str, _Module] = {}
-    for name in stored.tensors:
-        found = _NAME.fullmatch(name)
-        if found is None:
-            raise Refusal(f"{stored.file}: {name} is no factor of a plain LoRA", _way_on(name))
-        spelled = _real_path(found["path"], "_lora" in (found["joint"] or found["alpha_joint"] or ""))
-        part = found["factor"] or {"down": "A", "up": "B", "mid": "mid"}.get(found["end"])
-        part = part or found["alpha"] or found["bias"]
-        module = modules.setdefault(_id(spelled), _Module(spelled))
+    for name, (spelled, part) in spellings.items():
+        module = modules.setdefault(ids[spelled], _Module(spelled))
         if part in module.names:
             raise Refusal(
                 f"{stored.file}: {module.names[part]} and {name} are one tensor", "keep one of them"
@@ -171,6 +168,16 @@ def _modules(stored: Stored) -> dict[str, _Module]:
     return modules
 
 
+def _spelled(stored: Stored, name: str) -> tuple[str, str]:
+    """The module that a tensor is of, as the file spells it, and which part of it the tensor is."""
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise Refusal(f"{stored.file}: {name} is no factor of a plain LoRA", _way_on(name))
+    part = found["factor"] or {"down": "A", "up": "B", "mid": "mid"}.get(found["end"])
+    spelled = _real_path(found["path"], "_lora" in (found["joint"] or found["alpha_joint"] or ""))
+    return spelled, part or found["alpha"] or found["bias"]
+
+
 def _real_path(path: str, old: bool) -> str:
     """The module that a path names; `old` for one that names the projection of an attention processor."""
     path = path.replace(".processor.", ".")
@@ -182,10 +189,14 @@ def _real_path(path: str, old: bool) -> str:
     return f"{path}.0" if projection == "to_out" else path
 
 
-def _id(path: str) -> str:
-    """The canonical id of a module as the file spells it: that of a denoiser has no component."""
-    found = _DENOISER.match(path)
-    return path[found.end() :] if found else canonical_id(path)
+def _ids(paths: Iterable[str]) -> dict[str, str]:
+    """The canonical id of each module, read together: that of a denoiser has no component."""
+    ids = {}
+    for path in paths:
+        found = _DENOISER.match(path)
+        ids[path] = path[found.end() :] if found else canonical_id(path)
+    published = diffusers_paths([id for id in ids.values() if not id.startswith(_COMPONENTS_IN_IDS)])
+    return {path: published.get(id, id) for path, id in ids.items()}
 
 
 def _way_on(name: str) -> str:

@@ -22,6 +22,7 @@ from pamctl.adapters.formats.written import (
 )
 from pamctl.adapters.provenance import embedding, public_name
 from pamctl.adapters.safetensors_file import write_safetensors
+from pamctl.adapters.sgm_names import diffusers_paths
 from pamctl.refusal import Refusal
 
 WEIGHTS_NAME = "lora.safetensors"
@@ -122,6 +123,7 @@ def refuse_unwritable(adapter: Adapter, options: WriteOptions) -> None:
 def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: WriteOptions) -> None:
     """Write one file with alpha = rank in every module and the scale folded into lora_up.
 
+    The blocks of a UNet have diffusers' names, also where they were read by those of SGM's layout.
     Of modules with ranks of their own, as `options.compact` keeps them, diffusers 0.42 overlooks the alphas.
 
     Args:
@@ -157,6 +159,8 @@ def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: Write
 def _ids(modules: Iterable[str]) -> dict[str, str]:
     """The id of each of a file's modules, read together as `module_names.canonical_ids` does."""
     ids = {module: _id(module) for module in modules}
+    published = diffusers_paths([id for id in ids.values() if "." not in id])
+    ids = {module: published.get(id, id) for module, id in ids.items()}
     if any(id.startswith(_VISION) for id in ids.values()):
         return {module: _TEXT.sub("language_model.", id, count=1) for module, id in ids.items()}
     return ids
