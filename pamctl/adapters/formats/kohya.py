@@ -123,7 +123,8 @@ def refuse_unwritable(adapter: Adapter, options: WriteOptions) -> None:
 def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: WriteOptions) -> None:
     """Write one file with alpha = rank in every module and the scale folded into lora_up.
 
-    The blocks of a UNet have diffusers' names, also where they were read by those of SGM's layout.
+    The blocks of a UNet have diffusers' names, which diffusers and ComfyUI read, also where they were read by
+    those of SGM's layout. Under these diffusers 0.42 overlooks kohya's add_embedding_linear_1 and _2.
     Of modules with ranks of their own, as `options.compact` keeps them, diffusers 0.42 overlooks the alphas.
 
     Args:
