@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, Self, get_args
 
 from pamctl import __version__
+from pamctl.adapters.tensor_file import LARGEST_SETTINGS, shown
 from pamctl.refusal import Refusal
 
 FILE_NAME = "pamctl.json"
@@ -78,11 +79,13 @@ class Provenance:
         """Raises ValueError that names the field which is wrong."""
         if not isinstance(record, dict) or record.get("schema") != SCHEMA:
             found = record.get("schema") if isinstance(record, dict) else record
-            raise ValueError(f"schema is {found!r}, not {SCHEMA!r}")
+            raise ValueError(f"schema is {shown(found)}, not {SCHEMA!r}")
         if record.get("kind") not in get_args(Kind):
-            raise ValueError(f"kind is {record.get('kind')!r}, not one of {', '.join(get_args(Kind))}")
+            raise ValueError(f"kind is {shown(record.get('kind'))}, not one of {', '.join(get_args(Kind))}")
         if record.get("stage") not in get_args(Stage):
-            raise ValueError(f"stage is {record.get('stage')!r}, not one of {', '.join(get_args(Stage))}")
+            raise ValueError(
+                f"stage is {shown(record.get('stage'))}, not one of {', '.join(get_args(Stage))}"
+            )
         return cls(
             kind=record["kind"],
             stage=record["stage"],
@@ -113,7 +116,11 @@ def read_provenance(folder: Path) -> Provenance | None:
         Refusal: the file is there but is not a record this release can read.
     """
     file = folder / FILE_NAME
-    return _parsed(file.read_bytes(), file) if file.is_file() else None
+    if not file.is_file():
+        return None
+    if file.stat().st_size > LARGEST_SETTINGS:
+        raise Refusal(f"{file} is larger than {LARGEST_SETTINGS} bytes", "take it away to go without")
+    return _parsed(file.read_bytes(), file)
 
 
 def write_provenance(provenance: Provenance, folder: Path) -> None:
@@ -166,7 +173,9 @@ def _base(record: Any) -> BaseModel:
 
 def _typed(value: Any, kind: type, field_name: str) -> Any:
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{field_name} holds {value!r}, not a {kind.__name__}")
+        raise ValueError(f"{field_name} holds {shown(value)}, not a {kind.__name__}")
+    if isinstance(value, str) and not value.isprintable():
+        raise ValueError(f"{field_name} holds {shown(value)}, which does not print")
     return value
 
 

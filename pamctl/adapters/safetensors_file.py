@@ -21,6 +21,7 @@ from pamctl.adapters.tensor_file import (
     is_shape,
     is_tensor_name,
     shown,
+    unique_names,
 )
 from pamctl.refusal import Refusal
 
@@ -58,7 +59,7 @@ def open_safetensors(file: Path) -> TensorFile:
     if sum(raw.count(mark) for mark in (b"{", b"[", b":")) > 8 * MOST_TENSORS:
         raise Refusal(f"{file} holds more than {MOST_TENSORS} tensors", "it is not an adapter's: split it")
     try:
-        header = json.loads(raw, object_pairs_hook=_unique_names)
+        header = json.loads(raw, object_pairs_hook=unique_names)
     except (ValueError, RecursionError) as fault:
         raise Refusal(f"{file}: the header is not JSON: {fault}", _DAMAGED) from fault
     if not isinstance(header, dict):
@@ -146,13 +147,6 @@ def _metadata(file: Path, found: Any) -> dict[str, str]:
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise Refusal(f"{file}: __metadata__ is not a table of texts", _DAMAGED)
     return metadata
-
-
-def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        raise ValueError("a name stands in it twice")
-    return table
 
 
 def _entry(file: Path, name: str, fields: Any, data_start: int) -> TensorEntry:

@@ -37,6 +37,7 @@ DAMAGED = "the file is damaged: fetch or write it again"
 MOST_TENSORS = 100_000
 MOST_AXES = 8
 LONGEST_NAME = 500
+LARGEST_SETTINGS = 16 << 20  # bytes of a file beside the tensors
 """What no adapter reaches, and what keeps a hostile file from taking gigabytes or minutes."""
 
 
@@ -164,6 +165,14 @@ def is_shape(lengths: Iterable[Any]) -> bool:
     lengths = list(lengths)
     counts = all(type(length) is int and 0 <= length < 2**59 for length in lengths)
     return len(lengths) <= MOST_AXES and counts and math.prod(max(length, 1) for length in lengths) < 2**59
+
+
+def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The table that an object of JSON is; ValueError where a name stands in it twice."""
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise ValueError("a name stands in it twice")
+    return table
 
 
 def shown(text: Any) -> str:

@@ -129,6 +129,13 @@ HOSTILE_PATTERNS = {
 }
 
 
+def test_the_name_of_the_base_does_not_command_the_terminal(tmp_path: Path) -> None:
+    write_peft(tmp_path, base_model_name_or_path="x\x1b[2J\nHint: run me")
+    with pytest.raises(Refusal, match="the base model is") as refusal:
+        open_adapter(tmp_path)
+    assert refusal.value.what.isprintable()
+
+
 @given(
     patterns=st.lists(st.from_regex(r"(?:[ab1-]|\\?\.|\\-|a\|b){0,4}", fullmatch=True), unique=True),
     path=st.from_regex(r"[ab1-]{1,2}(?:\.[ab1-]{1,2}){0,2}", fullmatch=True),

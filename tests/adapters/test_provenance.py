@@ -72,3 +72,23 @@ def test_a_file_that_is_no_record_is_refused(text: str, tmp_path: Path) -> None:
 def test_the_file_states_its_schema(tmp_path: Path) -> None:
     write_provenance(FULL, tmp_path)
     assert json.loads((tmp_path / "pamctl.json").read_text())["schema"] == SCHEMA
+
+
+def test_a_record_larger_than_any_is_refused_unread(tmp_path: Path) -> None:
+    with (tmp_path / "pamctl.json").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(Refusal, match=r"pamctl\.json is larger than"):
+        read_provenance(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["kind", "stage", "schema", "method", "tasks"])
+@pytest.mark.parametrize("value", ["\x1b[2Jx\nHint: run me", "x" * 100_000 + "\n"])
+def test_what_a_record_says_neither_commands_the_terminal_nor_fills_it(
+    field: str, value: str, tmp_path: Path
+) -> None:
+    record = FULL.to_json() | {field: [value] if field == "tasks" else value}
+    (tmp_path / "pamctl.json").write_text(json.dumps(record))
+    with pytest.raises(Refusal, match=field) as refusal:
+        read_provenance(tmp_path)
+    assert refusal.value.what.isprintable()
+    assert len(refusal.value.what) < len(str(tmp_path)) + 300

@@ -14,7 +14,7 @@ from pamctl.adapters.matching import dotted, in_company
 from pamctl.adapters.provenance import Provenance, embedded_provenance, read_provenance, write_provenance
 from pamctl.adapters.safetensors_file import open_safetensors
 from pamctl.adapters.sources import CONFIG_NAME, AdapterSource, locate
-from pamctl.adapters.tensor_file import TensorFile
+from pamctl.adapters.tensor_file import TensorFile, shown
 from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.whole_output import whole_file, whole_folder
 
@@ -39,6 +39,8 @@ def open_adapter(reference: str | Path, *, allow_pickle: bool = False) -> Adapte
     stored = stored_files(source)
     format = format_of(stored)
     contents = FORMATS[format].read(stored)
+    if not (contents.base_model or "").isprintable():
+        raise Refusal(f"{stored.settings_file}: the base model is {shown(contents.base_model)}", "correct it")
     metadata = stored.tensors.metadata
     origin = Origin(
         format,

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pamctl.adapters.adapter import ComputedModules, Extra
-from pamctl.adapters.tensor_file import TensorFile
+from pamctl.adapters.tensor_file import LARGEST_SETTINGS, TensorFile, unique_names
 from pamctl.refusal import Refusal
-
-LARGEST_SETTINGS = 16 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -54,16 +52,9 @@ def read_settings(file: Path) -> dict[str, Any]:
 def parsed_settings(text: str | bytes, place: str) -> dict[str, Any]:
     """The object that a JSON text holds, no name in it twice; `place` is for the message."""
     try:
-        settings = json.loads(text, object_pairs_hook=_unique_names)
+        settings = json.loads(text, object_pairs_hook=unique_names)
     except (ValueError, RecursionError) as fault:
         raise Refusal(f"{place} is not JSON: {fault}", "fetch or write the adapter again") from fault
     if not isinstance(settings, dict):
         raise Refusal(f"{place} does not hold an object", "fetch or write the adapter again")
     return settings
-
-
-def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) < len(pairs):
-        raise ValueError("a name stands in it twice")
-    return table
