@@ -56,7 +56,7 @@ def score_adapter(
         refuse_existing(predictions, force=force, file=True)
     opened = [task if isinstance(task, Task) else open_task(task) for task in tasks]
     _check_tasks(opened, split, warn)
-    adapter = None if reference is None else open_adapter(reference)
+    adapter = None if reference is None else _whole(open_adapter(reference))
     model = load_base(base or (adapter.base_model if adapter else None))
     for note in model.notes:
         warn(note)
@@ -80,6 +80,12 @@ def score_adapter(
     if predictions:
         write_predictions(predictions, answered, force=force)
     return scored
+
+
+def _whole(adapter: Adapter) -> Adapter:
+    """The adapter, refused before anything is decoded if its weights are not those that it records."""
+    _ = adapter.fingerprint
+    return adapter
 
 
 def _tell(

@@ -98,6 +98,8 @@ def write_damaged(folder: Path) -> None:
     some = sorted(load_file(folder / "first" / WEIGHTS))[3]
     changed("nan", lambda all_: all_.update({some: np.full_like(all_[some], np.nan)}))
     changed("bf16", lambda all_: all_.update({k: v.astype(ml_dtypes.bfloat16) for k, v in all_.items()}))
+    (folder / "bf16" / "pamctl.json").unlink()
+    changed("changed", lambda all_: all_.update({some: all_[some] + 1}))
     changed("hollow", dict.clear)
     changed("one-sided", lambda all_: all_.pop(some))
     file = copied("truncated") / WEIGHTS
@@ -169,6 +171,7 @@ UNSOUND_ADAPTERS = [
     ("one-sided", "one-sided/adapter_model.safetensors: of .* there is only lora_"),
     ("half-record", "half-record/pamctl.json"),
     ("pickle", "pickle/adapter_model.bin is a pickle"),
+    ("changed", "changed: its weights are not those that its record describes"),
 ]
 TAKING_AN_ADAPTER = [
     f"{TRAIN} --global",
@@ -369,10 +372,10 @@ def test_two_merges_into_one_output_leave_one_of_them(room: Path, tmp_path: Path
 
 def test_a_merge_stopped_by_sigterm_while_it_writes_leaves_nothing(room: Path, tmp_path: Path) -> None:
     stopped = (
-        "import os, signal, pamctl.adapters, pamctl.cli.main\n"
-        "save = pamctl.adapters.save_adapter\n"
-        "def stopped(*given):\n    save(*given)\n    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "pamctl.adapters.save_adapter = stopped\n"
+        "import os, signal, pamctl.adapters.formats, pamctl.cli.main\n"
+        "write = pamctl.adapters.formats.write_provenance\n"
+        "def stopped(*given):\n    write(*given)\n    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "pamctl.adapters.formats.write_provenance = stopped\n"
         "pamctl.cli.main.run()\n"
     )
     command = ["-c", stopped, "merge", str(room / "first"), str(room / "second"), "-o", str(tmp_path / "out")]

@@ -51,7 +51,7 @@ def test_same_inputs_and_seed_same_bytes(second: Callable[..., Path], tmp_path: 
     one, two, other = second(tmp_path / "one"), second(tmp_path / "two"), second(tmp_path / "3", seed=1)
     assert content(one) == content(two)
     assert content(one)[WEIGHTS] != content(other)[WEIGHTS]
-    assert sorted(content(one)) == ["adapter_config.json", WEIGHTS, FILE_NAME, "pamctl.json"]
+    assert sorted(content(one)) == ["README.md", "adapter_config.json", WEIGHTS, FILE_NAME, "pamctl.json"]
     assert sorted(child.name for child in tmp_path.iterdir()) == ["3", "one", "two"]
 
 
