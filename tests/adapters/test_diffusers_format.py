@@ -246,6 +246,11 @@ def test_a_convolution_and_a_tucker_core(tmp_path: Path) -> None:
     np.testing.assert_allclose(delta(adapter.modules["conv_out"]), kernel.reshape(2, -1), rtol=1e-5)
 
 
+def test_a_bias_of_another_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match=r"lora_B\.bias \[3\] is no bias of factors with \[2\] outputs"):
+        opened(tmp_path, {**pair(), f"{UNET}.lora_B.bias": np.zeros(3, np.float32)})
+
+
 def test_the_bias_of_lora_b_is_carried_with_the_scale_in_it(tmp_path: Path) -> None:
     bias = np.array([1.0, -2.0], np.float32)
     metadata = config(unet__r=2, unet__lora_alpha=4, unet__lora_bias=True)

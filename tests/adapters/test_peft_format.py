@@ -137,7 +137,7 @@ def test_the_name_of_the_base_does_not_command_the_terminal(tmp_path: Path) -> N
 
 
 @given(
-    patterns=st.lists(st.from_regex(r"(?:[ab1-]|\\?\.|\\-|a\|b){0,4}", fullmatch=True), unique=True),
+    patterns=st.lists(st.from_regex(r"\^?(?:[ab1-]|\\?\.|\\-|a\|b){0,4}", fullmatch=True), unique=True),
     path=st.from_regex(r"[ab1-]{1,2}(?:\.[ab1-]{1,2}){0,2}", fullmatch=True),
 )
 def test_the_first_pattern_is_that_of_peft(patterns: list[str], path: str) -> None:

@@ -1,5 +1,6 @@
 """Module ids against the real module trees of transformers and diffusers."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -123,18 +124,26 @@ def test_a_denoisers_blocks_are_told_from_other_towers(name: str) -> None:
 
 @pytest.mark.parametrize("name", DENOISERS)
 @pytest.mark.parametrize("chosen", ["every second", "outside the blocks"])
-def test_peft_adapts_the_modules_of_a_denoiser_and_no_other(name: str, chosen: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", ["peft", "diffusers"])
+def test_the_modules_of_a_denoiser_are_adapted_and_no_other(
+    name: str, chosen: str, format: str, tmp_path: Path
+) -> None:
     """Flux' proj_out ends the paths of its single blocks' too, as HunyuanVideo's embedders end others."""
     needs_diffusers(name)
     peft = pytest.importorskip("peft")
     paths = module_paths(name)
     meant = set(paths[::2]) if chosen == "every second" else {path for path in paths if path.isidentifier()}
     adapter = Adapter({path: random_factors(0, 3, 2, rank=1) for path in meant})
-    save_adapter(adapter, tmp_path)
-    config = peft.LoraConfig.from_pretrained(tmp_path)
+    save_adapter(adapter, tmp_path, format)
+    opened = open_adapter(tmp_path)
+    assert set(opened.shapes) == meant
+    if format == "peft":
+        config = peft.LoraConfig.from_pretrained(tmp_path)
+    else:
+        said = json.loads(opened.origin.settings["lora_adapter_metadata"])  # type: ignore[union-attr]
+        config = peft.LoraConfig(**{key.partition(".")[2]: value for key, value in said.items()})
     targeted = peft.tuners.tuners_utils.check_target_module_exists
     assert {path for path in paths if targeted(config, path)} == meant
-    assert set(open_adapter(tmp_path).shapes) == meant
 
 
 def of_every_second_linear(name: str, model: Any) -> Adapter:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pamctl.adapters.adapter import Adapter, Extra
 from pamctl.adapters.formats.alphas import alpha_scales, named_base
 from pamctl.adapters.formats.pairing import FactorPair, paired_modules
+from pamctl.adapters.formats.peft_patterns import target_modules
 from pamctl.adapters.formats.peft_settings import PeftSettings
 from pamctl.adapters.formats.stored import Contents, Stored, parsed_settings
 from pamctl.adapters.formats.written import (
@@ -22,10 +23,9 @@ from pamctl.adapters.formats.written import (
     factor_shapes,
     refuse_extras,
     refuse_layers,
+    write_one_file,
 )
 from pamctl.adapters.module_names import canonical_id
-from pamctl.adapters.provenance import embedding, public_name
-from pamctl.adapters.safetensors_file import write_safetensors
 from pamctl.adapters.sgm_names import diffusers_paths
 from pamctl.adapters.tensor_file import TensorFile
 from pamctl.refusal import Refusal
@@ -102,7 +102,7 @@ def read(stored: Stored) -> Contents:
         for module, found in modules.items()
     }
     extras = {
-        f"{module}.lora_bias": _bias(stored.tensors, found.names["bias"], scales[module])
+        f"{module}.lora_bias": _bias(stored.tensors, found, scales[module])
         for module, found in modules.items()
         if "bias" in found.names
     }
@@ -116,15 +116,7 @@ def refuse_unwritable(adapter: Adapter, options: WriteOptions) -> None:
 
 
 def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: WriteOptions) -> None:
-    """Write one file in the new style, the scale folded into lora_B, with the settings that say alpha = r.
-
-    Args:
-        draft: that file, whose metadata then holds the record, or a folder for `WEIGHTS_NAME`.
-
-    Raises:
-        Refusal: as `refuse_unwritable`.
-    """
-    refuse_unwritable(adapter, options)
+    """Write one file in the new style, the scale folded into lora_B, with the settings that say alpha = r."""
     modules = _written_paths(adapter)
     shapes: dict[str, tuple[int, ...]] = {}
     for path, module in modules.items():
@@ -137,14 +129,9 @@ def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: Write
             yield f"{path}.lora_A.weight", a.reshape(shapes[f"{path}.lora_A.weight"])
             yield f"{path}.lora_B.weight", b.reshape(shapes[f"{path}.lora_B.weight"])
 
-    file = draft / WEIGHTS_NAME if draft.is_dir() else draft
+    dtypes = dict.fromkeys(shapes, factors.dtype)
     metadata = {SETTINGS_NAME: json.dumps(_written_settings(modules, factors), sort_keys=True)}
-    if adapter.base_model:
-        metadata["ss_base_model_version"] = public_name(adapter.base_model)
-    if file is draft and adapter.provenance is not None:
-        # the header stands before the numbers, so the fingerprint is not known yet
-        metadata |= embedding(replace(adapter.provenance, fingerprint=None))
-    write_safetensors(file, shapes, tensors(), dict.fromkeys(shapes, factors.dtype), metadata)
+    write_one_file(adapter, draft, WEIGHTS_NAME, shapes, tensors(), dtypes, metadata)
 
 
 def _modules(stored: Stored) -> dict[str, _Module]:
@@ -251,9 +238,17 @@ class _Settings:
         return {component: PeftSettings(self.stored.file, found) for component, found in fields.items()}
 
 
-def _bias(tensors: TensorFile, name: str, scale: float) -> Extra:
+def _bias(tensors: TensorFile, module: _Module, scale: float) -> Extra:
     """The bias of lora_B, to which the scale applies too."""
-    return Extra("lora_bias", tensors[name].shape, "F32", lambda: tensors.read(name) * np.float32(scale))
+    name = module.names["bias"]
+    shape, outputs = tensors[name].shape, tensors[module.names["B"]].shape[:1]
+    tensors.dtype_of(name)  # refused before the numbers are asked for
+    if shape != outputs:
+        raise Refusal(
+            f"{tensors.path}: {name} {list(shape)} is no bias of factors with {list(outputs)} outputs",
+            "save the adapter again with diffusers",
+        )
+    return Extra("lora_bias", shape, "F32", lambda: tensors.read(name) * np.float32(scale))
 
 
 def _written_paths(adapter: Adapter) -> dict[str, str]:
@@ -286,7 +281,7 @@ def _written_settings(modules: Mapping[str, str], factors: WrittenFactors) -> di
             "lora_bias": False,
             "r": rank,
             "rank_pattern": ranks,
-            "target_modules": list(targets),
+            "target_modules": target_modules(list(targets)),
             "use_dora": False,
             "use_rslora": False,
         }

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,8 @@ from pamctl.adapters.formats.written import (
     factor_shapes,
     refuse_extras,
     refuse_layers,
+    write_one_file,
 )
-from pamctl.adapters.provenance import embedding, public_name
-from pamctl.adapters.safetensors_file import write_safetensors
 from pamctl.adapters.sgm_names import diffusers_paths
 from pamctl.refusal import Refusal
 
@@ -126,14 +124,7 @@ def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: Write
     The blocks of a UNet have diffusers' names, which diffusers and ComfyUI read, also where they were read by
     those of SGM's layout. Under these diffusers 0.42 overlooks kohya's add_embedding_linear_1 and _2.
     Of modules with ranks of their own, as `options.compact` keeps them, diffusers 0.42 overlooks the alphas.
-
-    Args:
-        draft: that file, whose metadata then holds the record, or a folder for `WEIGHTS_NAME`.
-
-    Raises:
-        Refusal: as `refuse_unwritable`.
     """
-    refuse_unwritable(adapter, options)
     modules = _written_names(adapter)
     shapes: dict[str, tuple[int, ...]] = {}
     for name, module in modules.items():
@@ -149,12 +140,7 @@ def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: Write
             yield f"{name}.lora_down.weight", a.reshape(shapes[f"{name}.lora_down.weight"])
             yield f"{name}.lora_up.weight", b.reshape(shapes[f"{name}.lora_up.weight"])
 
-    file = draft / WEIGHTS_NAME if draft.is_dir() else draft
-    metadata = _metadata(adapter, factors)
-    if file is draft and adapter.provenance is not None:
-        # the header stands before the numbers, so the fingerprint is not known yet
-        metadata |= embedding(replace(adapter.provenance, fingerprint=None))
-    write_safetensors(file, shapes, tensors(), dtypes, metadata)
+    write_one_file(adapter, draft, WEIGHTS_NAME, shapes, tensors(), dtypes, _metadata(adapter, factors))
 
 
 def _ids(modules: Iterable[str]) -> dict[str, str]:
@@ -221,7 +207,4 @@ def _written_name(module: str, first_text_encoder: str) -> str:
 def _metadata(adapter: Adapter, factors: WrittenFactors) -> dict[str, str]:
     ranks = {shape.rank for shape in factors.shapes.values()}
     rank = str(adapter.rank) if len(ranks) == 1 else "Dynamic"
-    metadata = {"ss_network_alpha": rank, "ss_network_dim": rank, "ss_network_module": "networks.lora"}
-    if adapter.base_model:
-        metadata["ss_base_model_version"] = public_name(adapter.base_model)
-    return metadata
+    return {"ss_network_alpha": rank, "ss_network_dim": rank, "ss_network_module": "networks.lora"}

@@ -17,7 +17,7 @@ PREFIX = "base_model.model."
 """What stands before every module's path in a file of peft's."""
 
 SECONDS_TO_MATCH = 5.0  # for all of a field against all modules: a hostile one would take years
-_ESCAPED_NAME = re.compile(r"(?:[\w-]|\\[.-])+")  # a pattern that one name matches and nothing else
+_ESCAPED_NAME = re.compile(r"\^?(?:[\w-]|\\[.-])+")  # a pattern that one name matches and nothing else
 _NUMBERED = re.compile(r"\.\d+(\.|$)")
 _REPEATS = frozenset("*+?{(")  # a pattern with none of these is matched at once
 
@@ -80,7 +80,7 @@ class PeftPatterns:
             return None
         self._clock.left()
         none = len(self._patterns)
-        named = min((self._places.get(end, none) for end in ends(path)), default=none)
+        named = min(self._places.get(end, none) for end in (f"^{path}", *ends(path)))
         place = next(
             (place for place, matches in self._matchers.items() if place < named and matches(path)), named
         )

@@ -1,10 +1,14 @@
 """The factors of an adapter as a file is to hold them: the scale folded in, one rank, one dtype."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pamctl.adapters.adapter import (
     Adapter,
@@ -14,7 +18,8 @@ from pamctl.adapters.adapter import (
     combined_digest,
     module_digest,
 )
-from pamctl.adapters.safetensors_file import rounded_to
+from pamctl.adapters.provenance import embedding, public_name
+from pamctl.adapters.safetensors_file import rounded_to, write_safetensors
 from pamctl.refusal import Refusal
 
 
@@ -82,6 +87,31 @@ def factor_shapes(shape: ModuleShape) -> tuple[tuple[int, ...], tuple[int, ...]]
     kernel = shape.layer.kernel
     channels = shape.inputs // math.prod(kernel)
     return (shape.rank, channels, *kernel), (shape.outputs, shape.rank, *(1 for _ in kernel))
+
+
+def write_one_file(
+    adapter: Adapter,
+    draft: Path,
+    usual_name: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    tensors: Iterable[tuple[str, NDArray[Any]]],
+    dtypes: Mapping[str, str],
+    metadata: Mapping[str, str],
+) -> None:
+    """Write a format that is one safetensors file, its base named in the metadata; see `write_safetensors`.
+
+    Args:
+        draft: that file, whose metadata then holds the record too, or a folder for `usual_name`.
+    """
+    metadata = dict(metadata)
+    if adapter.base_model:
+        metadata["ss_base_model_version"] = public_name(adapter.base_model)
+    if draft.is_dir():
+        draft = draft / usual_name
+    elif adapter.provenance is not None:
+        # the header stands before the numbers, so the fingerprint is not known yet
+        metadata |= embedding(replace(adapter.provenance, fingerprint=None))
+    write_safetensors(draft, shapes, tensors, dtypes, metadata)
 
 
 def refuse_extras(adapter: Adapter, format: str) -> None:
