@@ -1,8 +1,10 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from pamctl import hub
 from pamctl.adapters import open_adapter
@@ -131,6 +133,23 @@ def test_a_pickle_is_refused_and_not_opened(as_file: bool, tmp_path: Path) -> No
         open_adapter(pickle if as_file else tmp_path)
     assert "--allow-pickle" in refusal.value.way_on
     assert locate(pickle if as_file else tmp_path, allow_pickle=True).weights == pickle
+
+
+@pytest.mark.parametrize("config", [{}, {"peft_type": None, "lora_parameters": {"rank": 4, "scale": 3.0}}])
+def test_a_config_of_another_adapter_in_the_folder_does_not_scale_a_file(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    write_peft(tmp_path, **config)
+    style = tmp_path / "style.safetensors"
+    names = ("lora_unet_mid_block_x.lora_down.weight", "lora_unet_mid_block_x.lora_up.weight")
+    save_file(dict(zip(names, FACTORS.values(), strict=True)), style)
+    assert [shape.scale for shape in open_adapter(style).shapes.values()] == [1.0]
+    names = ("unet.mid_block.x.lora_A.weight", "unet.mid_block.x.lora_B.weight")
+    save_file(dict(zip(names, FACTORS.values(), strict=True)), style)
+    with pytest.raises(Refusal, match="may be diffusers'"):
+        open_adapter(style)
+    (tmp_path / "adapter_config.json").unlink()
+    assert [shape.scale for shape in open_adapter(style).shapes.values()] == [1.0]
 
 
 def test_full_weights_beside_an_adapter_are_not_overlooked(tmp_path: Path) -> None:

@@ -132,11 +132,19 @@ def stored_files(source: AdapterSource) -> Stored:
         return orbax.open_checkpoint(source.weights)
     config = source.folder / CONFIG_NAME
     found = config.is_file()
-    settings = read_settings(config) if found else {}
     tensors = _tensors(source.weights)
     if not tensors:
         raise Refusal(f"{source.weights} holds no tensors", "give an adapter that adapts something")
-    return Stored(source.folder, tensors, settings, config if found else source.weights)
+    by_itself = Stored(source.folder, tensors, {}, source.weights)
+    # a file of another name may be one of several in a folder, and the config another's
+    if not found or (not source.is_the_folders and kohya.recognises(by_itself)):
+        return by_itself
+    if not source.is_the_folders and diffusers.recognises(by_itself):
+        raise Refusal(
+            f"{source.weights} may be diffusers', with scales of its own, or peft's, with those of {config}",
+            "put it into a folder of its own, with that config or without",
+        )
+    return Stored(source.folder, tensors, read_settings(config), config)
 
 
 def _tensors(file: Path) -> TensorFile:
