@@ -14,20 +14,25 @@ from typing import Any
 
 from pamctl.refusal import Refusal
 
+Known = Callable[[str], object]
 _DRAFT = ".partial"
 _SECONDS_TO_LOCK = 10
 """More than passes between making a draft and locking it."""
 
 
-def refuse_existing(path: Path, *, force: bool = False, file: bool = False) -> None:
+def refuse_existing(
+    path: Path, *, force: bool = False, file: bool = False, known: Known | None = None
+) -> None:
     """Refuse a path that is taken, or whose folder cannot be written, before any work is done.
 
     Args:
         force: a folder may be replaced by a folder, a file by a file.
         file: the output is one file, not a folder.
+        known: whether a name may be in a folder that is to be replaced: all are if it was such an output.
+            None: any name may.
     """
-    if path.exists():
-        _refuse_irreplaceable(path, force, file)
+    if path.exists() or path.is_symlink():
+        _refuse_irreplaceable(path, force, file, known)
     parent = _nearest_existing(path.absolute().parent)
     if not parent.is_dir():
         raise Refusal(f"{parent} is a file, so {path} cannot be made in it", "choose another output")
@@ -35,10 +40,12 @@ def refuse_existing(path: Path, *, force: bool = False, file: bool = False) -> N
         raise Refusal(f"{parent} is not writable", "choose an output in a folder you may write to")
 
 
-def _refuse_irreplaceable(path: Path, force: bool, file: bool) -> None:
+def _refuse_irreplaceable(path: Path, force: bool, file: bool, known: Known | None) -> None:
     if not force:
         raise Refusal(f"{path} already exists", "choose another output, or add --force to replace it")
-    fault = None
+    fault, foreign = None, []
+    if path.is_dir() and known is not None:
+        foreign = sorted(entry.name for entry in path.iterdir() if not known(entry.name))
     if not (path.is_dir() or path.is_file()):
         fault = "is neither a file nor a folder, and is not replaced"
     elif path.is_dir() and file:
@@ -47,20 +54,28 @@ def _refuse_irreplaceable(path: Path, force: bool, file: bool) -> None:
         fault = "is a file, and the output is a folder"
     elif path.is_dir() and Path.cwd().is_relative_to(path.resolve()):
         fault = "holds the folder you are in, and --force would replace it whole"
+    elif foreign:
+        fault = f"holds {foreign[0]}, which is no part of such an output, and --force would delete it"
     if fault:
         raise Refusal(f"{path} {fault}", "choose another output")
 
 
 @contextmanager
-def whole_folder(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """Yield an empty folder that becomes `path` when the block ends well and vanishes otherwise."""
-    with _draft_of(path, tempfile.mkdtemp, force=force) as draft:
+def whole_folder(path: Path, *, force: bool = False, known: Known | None = None) -> Iterator[Path]:
+    """Yield an empty folder that becomes `path` when the block ends well and vanishes otherwise.
+
+    Arguments and errors are those of `refuse_existing`.
+    """
+    with _draft_of(path, tempfile.mkdtemp, force=force, known=known) as draft:
         yield draft
         for file in sorted(draft.rglob("*")):
             _flush(file)
         _flush(draft)
         draft.chmod(0o777 & ~_umask())
-        _replace(draft, path)
+        if force:
+            _replace(draft, path)
+        else:
+            _rename_folder(draft, path)
 
 
 @contextmanager
@@ -70,13 +85,23 @@ def whole_file(path: Path, *, force: bool = False) -> Iterator[Path]:
         yield draft
         draft.chmod(0o666 & ~_umask())
         _flush(draft)
-        draft.replace(path)
+        if force:
+            draft.replace(path)
+        else:
+            _link_file(draft, path)
 
 
 @contextmanager
-def _draft_of(path: Path, make: Callable[..., str], *, force: bool, file: bool = False) -> Iterator[Path]:
+def _draft_of(
+    path: Path,
+    make: Callable[..., str],
+    *,
+    force: bool,
+    file: bool = False,
+    known: Known | None = None,
+) -> Iterator[Path]:
     """Yield what `make` made beside `path`, locked while it is written; take it away if it is still there."""
-    refuse_existing(path, force=force, file=file)
+    refuse_existing(path, force=force, file=file, known=known)
     parent, prefix = path.absolute().parent, f".{path.name}."
     with disk_faults_named(path):
         parent.mkdir(parents=True, exist_ok=True)
@@ -125,6 +150,30 @@ def _remove(draft: Path) -> None:
         shutil.rmtree(draft, ignore_errors=True)
     else:
         draft.unlink(missing_ok=True)
+
+
+def _rename_folder(draft: Path, path: Path) -> None:
+    """Give a folder its name, refused where another process took it meanwhile."""
+    try:
+        draft.rename(path)
+    except OSError as fault:
+        if fault.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise
+        raise _taken_meanwhile(path) from fault
+
+
+def _link_file(draft: Path, path: Path) -> None:
+    """Give a file its name, refused where another process took it meanwhile."""
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError as fault:
+        raise _taken_meanwhile(path) from fault
+    except OSError:  # a file system without links: the name was free a moment ago
+        draft.replace(path)
+
+
+def _taken_meanwhile(path: Path) -> Refusal:
+    return Refusal(f"{path} already exists: another process wrote it meanwhile", "choose another output")
 
 
 def _replace(draft: Path, path: Path) -> None:

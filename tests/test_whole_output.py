@@ -98,6 +98,48 @@ def test_a_file_in_the_place_of_a_folder_is_refused_before_the_block(tmp_path: P
     assert file.read_text() == "mine"
 
 
+def test_force_does_not_delete_what_is_no_part_of_such_an_output(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "ours").touch()
+    with whole_folder(tmp_path / "out", force=True, known={"ours"}.__contains__) as draft:
+        (draft / "ours").write_text("new")
+    assert (tmp_path / "out" / "ours").read_text() == "new"
+    (tmp_path / "out" / "thesis.tex").write_text("mine")
+    with pytest.raises(Refusal, match=r"holds thesis\.tex"):
+        refuse_existing(tmp_path / "out", force=True, known={"ours"}.__contains__)
+    with (
+        pytest.raises(Refusal, match=r"holds thesis\.tex"),
+        whole_folder(tmp_path / "out", force=True, known={"ours"}.__contains__),
+    ):
+        pytest.fail("the block should not be entered")
+    assert (tmp_path / "out" / "thesis.tex").read_text() == "mine"
+
+
+def test_a_folder_that_another_process_wrote_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    def write() -> None:
+        with whole_folder(tmp_path / "out") as draft:
+            (draft / "x").write_text("late")
+            (tmp_path / "out").mkdir()
+            (tmp_path / "out" / "x").write_text("early")
+
+    with pytest.raises(Refusal, match="already exists: another process"):
+        write()
+    assert names(tmp_path) == ["out"]
+    assert (tmp_path / "out" / "x").read_text() == "early"
+
+
+def test_a_file_that_another_process_wrote_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    def write() -> None:
+        with whole_file(tmp_path / "out") as draft:
+            draft.write_text("late")
+            (tmp_path / "out").write_text("early")
+
+    with pytest.raises(Refusal, match="already exists: another process"):
+        write()
+    assert names(tmp_path) == ["out"]
+    assert (tmp_path / "out").read_text() == "early"
+
+
 def test_a_file_in_the_place_of_the_parent_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Refusal, match="is a file"):

@@ -19,6 +19,21 @@ _USUAL_NAMES = (
     "adapter_model.bin",
     "pytorch_lora_weights.bin",
 )
+ADAPTER_FILES = frozenset(
+    (
+        CONFIG_NAME,
+        RECORD_NAME,
+        "README.md",
+        "metrics.jsonl",
+        *_USUAL_NAMES,
+        "lora.safetensors",
+        ORBAX_NAME,
+        "orbax.checkpoint",
+        "commit_success.txt",
+        "state",
+    )
+)
+"""What a folder that pamctl wrote an adapter to may hold, in any format: what may be replaced as a whole."""
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ def align(
       pamctl align second --to first --top-p 30 --scope tensor --fail-above 60 --json
     """
     from pamctl.adapters import write_adapter
+    from pamctl.adapters.sources import ADAPTER_FILES
     from pamctl.alignment import align as align_adapters
     from pamctl.cli.adapter_options import opened
     from pamctl.cli.output import print_json, print_result, say
@@ -83,7 +84,7 @@ def align(
     if push_to and not output:
         raise UsageRefusal("--push-to without an output", "add -o DIR: what is written there is pushed")
     if output:
-        refuse_existing(output, force=force)
+        refuse_existing(output, force=force, known=ADAPTER_FILES.__contains__)
     aligned, report = align_adapters(
         opened(adapter, allow_pickle), opened(reference, allow_pickle), top_p, scope, reinit
     )

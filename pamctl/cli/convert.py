@@ -58,12 +58,13 @@ def convert(
     use_one_thread()
     from pamctl.adapters import write_adapter
     from pamctl.adapters.formats import is_one_file, refuse_unwritable
+    from pamctl.adapters.sources import ADAPTER_FILES
     from pamctl.cli.adapter_options import opened, size_of, write_options
     from pamctl.cli.output import print_json, print_result, say
     from pamctl.conversion import convert as convert_adapter
     from pamctl.whole_output import refuse_existing
 
-    refuse_existing(output, force=force, file=is_one_file(output))
+    refuse_existing(output, force=force, file=is_one_file(output), known=ADAPTER_FILES.__contains__)
     source = opened(adapter, allow_pickle)
     if names_from:
         from pamctl.adapters.matching import renamed_like

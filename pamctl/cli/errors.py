@@ -18,7 +18,8 @@ def exit_code_of(command: Callable[[], object]) -> int:
     stdout = sys.stdout
     try:
         ended = command()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by the shell with >&-
+            sys.stdout.flush()
         # outside its standalone mode click returns the code of an Exit raised inside instead of raising it
         return ended if isinstance(ended, int) else 0
     except click.exceptions.Exit as exit_:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from pamctl.whole_output import refuse_existing, whole_folder
 
 SCHEMA = "pamctl.metrics/1"
 NOT_AVAILABLE = "n/a"
+_FILES = re.compile(
+    r"report\.md|metrics\.json|matrix\.csv|(forgetting|accuracy-by-order|matrices)(-\d+)?\.(png|svg)"
+)
 CSV_FIELDS = ("method", "run", "order", "seed", "state", "learned", "after", "task", "score")
 PAIRED_IN_TABLE = ("ACC", "BWT", "A_m")
 
@@ -66,9 +70,9 @@ def report_of(paths: Sequence[Path], split: str = "test") -> Report:
 
 def write_report(paths: Sequence[Path], folder: Path, *, split: str = "test", force: bool = False) -> Report:
     """Compare results files and write the report into a new folder, complete or not at all."""
-    refuse_existing(folder, force=force)
+    refuse_existing(folder, force=force, known=_FILES.fullmatch)
     report = report_of(paths, split)
-    with whole_folder(folder, force=force) as draft:
+    with whole_folder(folder, force=force, known=_FILES.fullmatch) as draft:
         figures = [
             write_figures(comparison, draft, "" if number == 1 else f"-{number}")
             for number, comparison in enumerate(report.comparisons, start=1)

@@ -23,11 +23,12 @@ def shares(weights: Sequence[float] | None, adapters: int) -> tuple[float, ...]:
     given = np.asarray([1.0] * adapters if weights is None else weights, np.float64)
     if len(given) != adapters:
         raise UsageRefusal(f"{len(given)} weights for {adapters} adapters", "give one weight an adapter")
-    if not (np.isfinite(given).all() and (given >= 0).all() and given.sum() > 0):
+    if not (np.isfinite(given).all() and (given >= 0).all() and given.any()):
         listed = ",".join(f"{weight:g}" for weight in given)
         raise UsageRefusal(
             f"weights {listed} do not make an average", "give weights of at least 0, not all 0"
         )
+    given = given / given.max()
     rounded = (given / given.sum()).astype(np.float32)
     # Adapters that agree in a number keep its bits where the float32 shares, added in order, give exactly 1.
     last = int(np.flatnonzero(rounded)[-1])

@@ -7,6 +7,7 @@ from typing import Any
 from pamctl import __version__
 from pamctl.adapters import Adapter, save_adapter
 from pamctl.adapters.provenance import BaseModel, Provenance
+from pamctl.adapters.sources import ADAPTER_FILES
 from pamctl.alignment import compare_signs
 from pamctl.models.lora import lora_to_adapter
 from pamctl.models.paligemma import Lora
@@ -39,7 +40,7 @@ def finished_adapter(prepared: Prepared, lora: Lora, name: str) -> Adapter:
 
 def write_finished(adapter: Adapter, log: MetricsLog, out: Path, *, force: bool = False) -> None:
     """Write an adapter and its metrics.jsonl, complete or not at all."""
-    with whole_folder(out, force=force) as draft:
+    with whole_folder(out, force=force, known=ADAPTER_FILES.__contains__) as draft:
         save_adapter(adapter, draft)
         log.write_to(draft)
 

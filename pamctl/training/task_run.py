@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from pamctl.adapters import open_adapter
+from pamctl.adapters.sources import ADAPTER_FILES
 from pamctl.models.base import load_base
 from pamctl.models.trees import Tree
 from pamctl.refusal import Refusal, UsageRefusal
@@ -200,7 +201,7 @@ def _refuse_early(
     resolve_method(settings, has_global=has_global)
     if resume and force:
         raise UsageRefusal("--resume goes on and --force starts over", "give one of them")
-    refuse_existing(out, force=force or resume)
+    refuse_existing(out, force=force or resume, known=ADAPTER_FILES.__contains__)
     if has_checkpoints(out) and not (resume or force):
         raise Refusal(
             f"a run that did not finish left checkpoints in {folder_of(out)}",

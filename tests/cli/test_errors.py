@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -77,3 +78,14 @@ def test_a_closed_pipe_is_141() -> None:
         ["bash", "-c", f"( sleep 0.5; {line} ) | true"], capture_output=True, text=True
     )
     assert with_reader.stderr.strip() == "141"
+
+
+@pytest.mark.parametrize("command", ["inspect missing", "--version"])
+def test_a_stdout_that_is_closed_is_no_traceback(command: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f'"{sys.executable}" -m pamctl {command} >&-'],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in done.stderr

@@ -44,3 +44,8 @@ def test_weights_one_and_zero_give_the_first() -> None:
 def test_weights_that_make_no_average_are_a_usage_error(weights: list[float]) -> None:
     with pytest.raises(UsageRefusal, match="weights"):
         shares(weights, 2)
+
+
+def test_weights_whose_sum_is_beyond_a_float_are_shares_like_any_other() -> None:
+    assert shares([1e308, 1e308], 2) == (0.5, 0.5)
+    assert shares([5e-324, 5e-324], 2) == (0.5, 0.5)

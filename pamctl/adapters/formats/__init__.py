@@ -13,7 +13,7 @@ from pamctl.adapters.formats.written import WriteOptions, WrittenFactors
 from pamctl.adapters.matching import dotted, in_company
 from pamctl.adapters.provenance import Provenance, embedded_provenance, read_provenance, write_provenance
 from pamctl.adapters.safetensors_file import open_safetensors
-from pamctl.adapters.sources import CONFIG_NAME, AdapterSource, locate
+from pamctl.adapters.sources import ADAPTER_FILES, CONFIG_NAME, AdapterSource, locate
 from pamctl.adapters.tensor_file import TensorFile, shown
 from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.whole_output import whole_file, whole_folder
@@ -55,7 +55,9 @@ def open_adapter(reference: str | Path, *, allow_pickle: bool = False) -> Adapte
         raise Refusal(f"{name} is both in {stored.file} and in {source.non_lora}", "keep one of them")
     extras = {**contents.extras, **non_lora}
     record = _record(source, metadata)
-    adapter = Adapter(contents.modules, record, contents.base_model, str(reference), extras, origin)
+    adapter = Adapter(
+        contents.modules, record, contents.base_model, str(reference), extras, origin, contents.denoiser
+    )
     return in_company(adapter) if source.non_lora else adapter
 
 
@@ -112,7 +114,11 @@ def write_adapter(
     """
     options = options or WriteOptions()
     refuse_unwritable(adapter, path, format, options)
-    with (whole_file if is_one_file(path) else whole_folder)(path, force=force) as draft:
+    if is_one_file(path):
+        output = whole_file(path, force=force)
+    else:
+        output = whole_folder(path, force=force, known=ADAPTER_FILES.__contains__)
+    with output as draft:
         _save(adapter, draft, format, options)
 
 
