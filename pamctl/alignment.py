@@ -172,7 +172,10 @@ def align(
     provenance = _provenance(adapter, to, parameters, report)
     modules = ComputedModules(adapter.shapes, realigned)
     base_model = adapter.base_model or to.base_model
-    return Adapter(modules, provenance, base_model, adapter.name, adapter.extras), report
+    aligned = Adapter(
+        modules, provenance, base_model, adapter.name, adapter.extras, denoiser=adapter.denoiser
+    )
+    return aligned, report
 
 
 def _provenance(

@@ -36,7 +36,9 @@ def convert(adapter: Adapter, rank: int | None = None) -> Converted:
         truncation = truncated(adapter.modules, rank)
         modules = truncation.modules
     record = _provenance(adapter, rank if truncation else None)
-    converted = Adapter(modules, record, adapter.base_model, adapter.name, adapter.extras, adapter.origin)
+    converted = Adapter(
+        modules, record, adapter.base_model, adapter.name, adapter.extras, adapter.origin, adapter.denoiser
+    )
     return Converted(converted, truncation)
 
 

@@ -168,6 +168,8 @@ class Adapter:
         name: how messages call it: the reference it was opened by.
         extras: canonical tensor id, as `lm_head.weight` -> a tensor that is no delta.
         origin: where it was found; None for one that was computed.
+        denoiser: which of `unet`, `transformer` and `diffusion_model` its diffusers file has the ids under
+            that name no component; None where that is not known.
     """
 
     def __init__(
@@ -178,6 +180,7 @@ class Adapter:
         name: str = "adapter",
         extras: Mapping[str, Extra] | None = None,
         origin: Origin | None = None,
+        denoiser: str | None = None,
     ) -> None:
         given = modules.shapes if isinstance(modules, ComputedModules) else _shapes(modules)
         self.shapes: dict[str, ModuleShape] = {module: given[module] for module in sorted(given)}
@@ -188,6 +191,7 @@ class Adapter:
         self.name = name
         self.extras: dict[str, Extra] = dict(sorted((extras or {}).items()))
         self.origin = origin
+        self.denoiser = denoiser
 
     @property
     def rank(self) -> int:

@@ -52,6 +52,7 @@ class RenamedAdapter(Adapter):
             original.name,
             extras,
             original.origin,
+            original.denoiser,
         )
 
     @cached_property

@@ -32,7 +32,10 @@ def execute(plan: MergePlan) -> Merged:
     first = plan.adapters[0]
     base_model = next((adapter.base_model for adapter in plan.adapters if adapter.base_model), None)
     name = f"merge of {first.name}"
-    return Merged(Adapter(modules, _provenance(plan), base_model, name, plan.extras), truncation)
+    denoisers = {adapter.denoiser for adapter in plan.adapters if adapter.denoiser}
+    denoiser = denoisers.pop() if len(denoisers) == 1 else None
+    merged = Adapter(modules, _provenance(plan), base_model, name, plan.extras, denoiser=denoiser)
+    return Merged(merged, truncation)
 
 
 def _merged(plan: MergePlan, module: str) -> LoraFactors:

@@ -12,6 +12,8 @@ from pamctl.adapters import Adapter, LoraFactors, open_adapter, save_adapter, wr
 from pamctl.adapters.adapter import EMBEDDING, Extra
 from pamctl.adapters.formats.diffusers import SETTINGS_NAME, WEIGHTS_NAME
 from pamctl.adapters.formats.written import WriteOptions
+from pamctl.conversion import convert
+from pamctl.merging import merge
 from pamctl.refusal import Refusal
 from tests.adapter_cases import DTYPES, adapters, delta, random_adapter, random_factors, same_deltas
 
@@ -373,6 +375,28 @@ def test_the_component_is_chosen_by_the_ids(ids: tuple[str, ...], prefixes: set[
     written = load_file(tmp_path / "a" / WEIGHTS_NAME)
     assert {name.partition(".")[0] for name in written} == prefixes
     assert {name.partition(".lora_")[2] for name in written} == {"A.weight", "B.weight"}
+
+
+@pytest.mark.parametrize(
+    ("read", "written"),
+    [
+        ("unet.transformer_in.proj_in", "unet.transformer_in.proj_in"),
+        ("unet.add_time_proj", "unet.add_time_proj"),
+        ("unet.b.0.to_q", "unet.b.0.to_q"),
+        ("transformer.down_blocks.0.attn.to_q", "transformer.down_blocks.0.attn.to_q"),
+        ("transformer.double_blocks.0.img_attn.qkv", "transformer.double_blocks.0.img_attn.qkv"),
+        ("diffusion_model.b.0.to_q", "diffusion_model.b.0.to_q"),
+        ("model.diffusion_model.b.0.to_q", "diffusion_model.b.0.to_q"),
+        ("diffusion_model.transformer_blocks.0.attn.to_q", "transformer.transformer_blocks.0.attn.to_q"),
+        ("diffusion_model.input_blocks.4.1.proj_in", "unet.down_blocks.1.attentions.0.proj_in"),
+        ("up_blocks.0.resnets.0.conv1", "unet.up_blocks.0.resnets.0.conv1"),
+    ],
+)
+def test_a_component_that_was_read_is_kept(read: str, written: str, tmp_path: Path) -> None:
+    adapter = opened(tmp_path, pair(read))
+    for made in (adapter, convert(adapter).adapter, merge([adapter, adapter])):
+        write_adapter(made, tmp_path / "b.safetensors", "diffusers", force=True)
+        assert set(load_file(tmp_path / "b.safetensors")) == set(pair(written))
 
 
 def test_the_metadata_say_alpha_is_the_rank_in_each_component(tmp_path: Path) -> None:

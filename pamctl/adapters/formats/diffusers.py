@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ from pamctl.adapters.formats.written import (
     refuse_layers,
     write_one_file,
 )
-from pamctl.adapters.module_names import canonical_id
+from pamctl.adapters.module_names import canonical_id, tower
 from pamctl.adapters.sgm_names import diffusers_paths
 from pamctl.adapters.tensor_file import TensorFile
 from pamctl.refusal import Refusal
@@ -60,7 +60,7 @@ _OF_ANOTHER_KIND = {
     r"\.processor\.": "it is another processor than diffusers' own: convert it with its own program",
 }
 
-_DENOISER = re.compile(r"(?:unet|transformer|(?:model\.)?diffusion_model)\.")
+_DENOISER = re.compile(r"(unet|transformer|(?:model\.)?diffusion_model)\.")
 _COMPONENTS_IN_IDS = ("text_encoder.", "text_encoder_2.", "text_encoder_3.", "transformer_2.")
 _OLD_PROJECTIONS = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
 # How a denoiser's modules are called by diffusers' UNets, and by the code its authors published.
@@ -106,7 +106,12 @@ def read(stored: Stored) -> Contents:
         for module, found in modules.items()
         if "bias" in found.names
     }
-    return Contents(paired_modules(stored.tensors, pairs), named_base(stored.tensors.metadata), extras)
+    return Contents(
+        paired_modules(stored.tensors, pairs),
+        named_base(stored.tensors.metadata),
+        extras,
+        denoiser=_denoiser_read(modules.values()),
+    )
 
 
 def refuse_unwritable(adapter: Adapter, options: WriteOptions) -> None:
@@ -251,15 +256,34 @@ def _bias(tensors: TensorFile, module: _Module, scale: float) -> Extra:
     return Extra("lora_bias", shape, "F32", lambda: tensors.read(name) * np.float32(scale))
 
 
+def _denoiser_read(modules: Iterable[_Module]) -> str | None:
+    """The one component that a file's ids without one are of."""
+    found = {
+        match[1].removeprefix("model.") for module in modules if (match := _DENOISER.match(module.spelled))
+    }
+    return found.pop() if len(found) == 1 else None
+
+
 def _written_paths(adapter: Adapter) -> dict[str, str]:
     """Path in the file -> module, in the order of the file."""
     rest = [module for module in adapter.shapes if not module.startswith(_COMPONENTS_IN_IDS)]
-    if any(_AS_PUBLISHED.match(module) for module in rest):
-        denoiser = "diffusion_model."
-    else:
-        denoiser = "unet." if any(_OF_A_UNET.match(module) for module in rest) else "transformer."
-    prefixes = dict.fromkeys(rest, denoiser)
+    prefixes = dict.fromkeys(rest, f"{_denoiser(adapter.denoiser, rest)}.")
     return dict(sorted((prefixes.get(module, "") + module, module) for module in adapter.shapes))
+
+
+def _denoiser(read: str | None, modules: Sequence[str]) -> str:
+    """The component to write modules under: the pipeline's as it was read, else told by the names.
+
+    Under `diffusion_model`, which is no pipeline's, stand diffusers' names too, which it loads as its own.
+    """
+    if read in ("unet", "transformer"):
+        return read
+    if any(_AS_PUBLISHED.match(module) for module in modules):
+        return "diffusion_model"
+    if any(_OF_A_UNET.match(module) for module in modules):
+        return "unet"
+    known = read is None or any(tower(module) == "denoiser" for module in modules)
+    return "transformer" if known else "diffusion_model"
 
 
 def _written_settings(modules: Mapping[str, str], factors: WrittenFactors) -> dict[str, Any]:

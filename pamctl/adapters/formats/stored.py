@@ -40,6 +40,7 @@ class Contents:
     base_model: str | None = None
     extras: Mapping[str, Extra] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    denoiser: str | None = None
 
 
 def read_settings(file: Path) -> dict[str, Any]:
