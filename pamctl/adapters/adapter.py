@@ -205,8 +205,9 @@ class Adapter:
 
     @property
     def dtype(self) -> str:
-        """The narrowest of F32, F16 and BF16 that holds every factor as it is at rest."""
-        return widest(shape.dtype for shape in self.shapes.values())
+        """The narrowest of F32, F16 and BF16 that holds every factor, its scale folded in."""
+        shapes = self.shapes.values()
+        return widest(shape.dtype if shape.scale == 1.0 else computed([shape.dtype]) for shape in shapes)
 
     @property
     def base(self) -> BaseModel | None:
@@ -255,6 +256,11 @@ def widest(dtypes: Iterable[str]) -> str:
     """The narrowest dtype that pamctl writes and that holds numbers of all of these."""
     found = {"F16" if dtype.startswith("F8") else dtype for dtype in dtypes}
     return found.pop() if found in ({"F16"}, {"BF16"}) else "F32"
+
+
+def computed(dtypes: Iterable[str]) -> str:
+    """The narrowest dtype for what is computed from these: BF16 has the range of F32, F16 has not."""
+    return "BF16" if set(dtypes) == {"BF16"} else "F32"
 
 
 def module_digest(factors: LoraFactors) -> bytes:

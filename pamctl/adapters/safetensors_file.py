@@ -123,7 +123,7 @@ def _refuse_underflow(values: NDArray[Any], rounded: NDArray[Any], dtype: str, n
     whole = np.linalg.norm(values.ravel())
     if lost > MOST_LOST * whole:
         raise Refusal(
-            f"{name} loses {100 * lost / whole:.2g} % in F16, for which its numbers are too small",
+            f"{name} loses {100 * lost / whole:.3g} % in F16, for which its numbers are too small",
             "write it with --dtype bf16 or f32",
         )
 

@@ -27,7 +27,8 @@ _WRITING = (
     click.option(
         "--dtype",
         type=click.Choice(["f32", "f16", "bf16"]),
-        help="How numbers are stored. [default: the narrowest that holds the input's]",
+        help="How numbers are stored. [default: as the input's, but f32 for f16 that are scaled, merged or "
+        "truncated, for which f16 has too small a range]",
     ),
     click.option("--compact", is_flag=True, help="Keep each module's own rank instead of padding to one."),
     click.option(

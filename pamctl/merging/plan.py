@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from pamctl.adapters.adapter import Adapter, Extra, ModuleShape, widest
+from pamctl.adapters.adapter import Adapter, Extra, ModuleShape, computed
 from pamctl.adapters.compatibility import (
     differing_base_names,
     factor_mismatch,
@@ -66,7 +66,7 @@ class MergePlan:
 
     def _merged_shape(self, shapes: Sequence[ModuleShape]) -> ModuleShape:
         rank = shapes[0].rank if self.space == "factor" else sum(shape.rank for shape in shapes)
-        return replace(shapes[0], rank=rank, dtype=widest(shape.dtype for shape in shapes), scale=1.0)
+        return replace(shapes[0], rank=rank, dtype=computed(shape.dtype for shape in shapes), scale=1.0)
 
     @property
     def coverage(self) -> list[dict[str, Any]]:

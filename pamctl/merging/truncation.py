@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pamctl.adapters.adapter import ComputedModules, LoraFactors
+from pamctl.adapters.adapter import ComputedModules, LoraFactors, computed
 from pamctl.merging.low_rank import compress, squared_norm
 
 
@@ -31,7 +31,9 @@ def truncated(modules: ComputedModules, rank: int) -> Truncation:
     """Cut modules to a rank of at least 1."""
     energies: dict[str, tuple[float, float]] = {}
     shapes = {
-        module: replace(shape, rank=rank, scale=1.0) if shape.rank > rank else shape
+        module: replace(shape, rank=rank, dtype=computed([shape.dtype]), scale=1.0)
+        if shape.rank > rank
+        else shape
         for module, shape in modules.shapes.items()
     }
 

@@ -260,9 +260,11 @@ def test_numbers_too_small_for_f16_are_refused_and_not_written_as_others() -> No
     values = np.random.default_rng(0).standard_normal((8, 8), np.float32)
     for size in (1.0, 1e-3, 1e-5, 0.0):
         np.testing.assert_allclose(rounded_to(size * values, "F16", "t"), size * values, atol=3e-8, rtol=1e-3)
-    with pytest.raises(Refusal, match=r"t loses 1\.\d % in F16") as refusal:
+    with pytest.raises(Refusal, match=r"t loses 1\.\d\d % in F16") as refusal:
         rounded_to(np.float32(1e-6) * values, "F16", "t")
     assert "--dtype" in refusal.value.way_on
+    with pytest.raises(Refusal, match="t loses 100 % in F16"):
+        rounded_to(np.float32(1e-9) * values, "F16", "t")
     rounded_to(np.float32(1e-6) * values, "BF16", "t")
     smallest = np.array([2.0**-24], np.float32)
     assert rounded_to(smallest, "F16", "t") == smallest

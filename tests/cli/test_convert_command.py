@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -10,7 +11,7 @@ from pamctl.adapters import open_adapter
 from pamctl.adapters.matching import brought_together
 from pamctl.cli.errors import exit_code_of
 from pamctl.cli.main import pamctl
-from tests.adapter_cases import random_adapter, same_deltas, saved
+from tests.adapter_cases import KEY, random_adapter, same_deltas, saved, write_peft
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "adapters"
 Capture = pytest.CaptureFixture[str]
@@ -60,6 +61,27 @@ def test_json_tells_the_same_in_a_dry_run_and_only_the_real_one_writes(capsys: C
     assert 0 < done["retained_energy_percent"] < 100
     written = open_adapter("out")
     assert sum(shape.bytes for shape in written.shapes.values()) == done["bytes"]
+
+
+@pytest.mark.parametrize("size", [1e-7, 1e-5, 1.0, 6e4])
+@pytest.mark.parametrize("factors", [{"lora_alpha": 4}, {"lora_alpha": 1}, {"lora_alpha": 64}])
+@pytest.mark.parametrize("flags", ["", "--rank 2"])
+def test_without_a_dtype_half_precision_is_not_refused_whatever_the_scale(
+    size: float, factors: dict[str, int], flags: str, capsys: Capture
+) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.uniform(-1, 1, (4, 16)), size * rng.uniform(-1, 1, (16, 4))
+    tensors = {f"{KEY}.lora_A.weight": a.astype("f2"), f"{KEY}.lora_B.weight": b.astype("f2")}
+    write_peft(Path("half"), tensors, **factors)
+    assert run("half", "-o", "out", "--dry-run", "--json", *flags.split()) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert run("half", "-o", "out", *flags.split()) == 0
+    assert planned["dtype"] == ("F16" if factors["lora_alpha"] == 4 and not flags else "F32")
+    written = open_adapter("out")
+    assert sum(shape.bytes for shape in written.shapes.values()) == planned["bytes"]
+    assert {shape.dtype for shape in written.shapes.values()} == {planned["dtype"]}
+    if not flags:
+        assert written.fingerprint == open_adapter("half").fingerprint
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pamctl.adapters.adapter import EMBEDDING, LINEAR, ComputedModules, Layer, LoraFactors, ModuleShape
+from pamctl.adapters.adapter import (
+    EMBEDDING,
+    LINEAR,
+    ComputedModules,
+    Layer,
+    LoraFactors,
+    ModuleShape,
+    computed,
+)
 from pamctl.adapters.tensor_file import TensorFile
 from pamctl.refusal import Refusal
 
@@ -89,7 +97,7 @@ def _shape(tensors: TensorFile, pair: FactorPair) -> ModuleShape:
         )
     layer = EMBEDDING if pair.embedding else Layer("conv", kernel) if kernel else LINEAR
     dtypes = {tensors[name].dtype for name in named}
-    dtype = dtypes.pop() if len(dtypes) == 1 else "F32"
+    dtype = dtypes.pop() if len(dtypes) == 1 and pair.mid is None else computed(dtypes)
     return ModuleShape(rank, a[1] * math.prod(kernel), b[0], dtype, layer, pair.scale)
 
 

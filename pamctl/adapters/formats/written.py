@@ -28,7 +28,8 @@ class WriteOptions:
     """How an adapter is written.
 
     Args:
-        dtype: of the factors, one of F32, F16, BF16; None takes the narrowest that holds the adapter's own.
+        dtype: of the factors, one of F32, F16, BF16; None takes the narrowest that holds the adapter's own,
+            where F16 in which a scale is folded, or that were merged or truncated, become F32.
         compact: keep each module's own rank; else all are padded with zeros to the largest.
         spelling: of module paths, one of `module_names.SPELLINGS`.
     """
