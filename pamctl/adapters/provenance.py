@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal, Self, get_args
 
 from pamctl import __version__
-from pamctl.adapters.tensor_file import LARGEST_SETTINGS, shown
+from pamctl.adapters.tensor_file import LARGEST_SETTINGS, parsed_json, shown
 from pamctl.refusal import Refusal
 
 FILE_NAME = "pamctl.json"
@@ -130,7 +130,7 @@ def write_provenance(provenance: Provenance, folder: Path) -> None:
 
 def embedded_provenance(metadata: Mapping[str, str], file: Path) -> Provenance | None:
     """The record in the metadata of a single file, or None; errors are those of `read_provenance`."""
-    return _parsed(metadata[METADATA_NAME].encode(), file) if METADATA_NAME in metadata else None
+    return _parsed(metadata[METADATA_NAME], file) if METADATA_NAME in metadata else None
 
 
 def embedding(provenance: Provenance | None) -> dict[str, str]:
@@ -144,9 +144,9 @@ def _text(provenance: Provenance, indent: int | None = None) -> str:
     )
 
 
-def _parsed(text: bytes, file: Path) -> Provenance:
+def _parsed(text: str | bytes, file: Path) -> Provenance:
     try:
-        return Provenance.from_json(json.loads(text))
+        return Provenance.from_json(parsed_json(text))
     except (ValueError, RecursionError) as fault:
         raise Refusal(
             f"{file}: {fault}",

@@ -20,8 +20,8 @@ from pamctl.adapters.tensor_file import (
     TensorFile,
     is_shape,
     is_tensor_name,
+    parsed_json,
     shown,
-    unique_names,
 )
 from pamctl.refusal import Refusal
 
@@ -59,7 +59,7 @@ def open_safetensors(file: Path) -> TensorFile:
     if sum(raw.count(mark) for mark in (b"{", b"[", b":")) > 8 * MOST_TENSORS:
         raise Refusal(f"{file} holds more than {MOST_TENSORS} tensors", "it is not an adapter's: split it")
     try:
-        header = json.loads(raw, object_pairs_hook=unique_names)
+        header = parsed_json(raw)
     except (ValueError, RecursionError) as fault:
         raise Refusal(f"{file}: the header is not JSON: {fault}", _DAMAGED) from fault
     if not isinstance(header, dict):

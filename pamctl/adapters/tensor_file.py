@@ -1,5 +1,6 @@
 """A file of named tensors, each read alone by its place in the file and never trusted to be finite."""
 
+import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -167,7 +168,16 @@ def is_shape(lengths: Iterable[Any]) -> bool:
     return len(lengths) <= MOST_AXES and counts and math.prod(max(length, 1) for length in lengths) < 2**59
 
 
-def unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def parsed_json(text: str | bytes) -> Any:
+    """What a JSON text holds, bytes in UTF-8 without a byte order mark as the formats' own readers want it.
+
+    Raises:
+        ValueError, RecursionError: it is none, or a name stands in one of its tables twice.
+    """
+    return json.loads(text.decode() if isinstance(text, bytes) else text, object_pairs_hook=_unique_names)
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The table that an object of JSON is; ValueError where a name stands in it twice."""
     table = dict(pairs)
     if len(table) < len(pairs):

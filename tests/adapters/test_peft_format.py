@@ -121,6 +121,23 @@ def test_a_config_that_is_not_a_plain_lora_is_refused_with_the_field_named(
     assert refusal.value.way_on
 
 
+@pytest.mark.parametrize("alpha", ["1e400", "-1e400", "NaN", "1e39", "0"])
+def test_an_alpha_should_be_finite(alpha: str, tmp_path: Path) -> None:
+    config = write_peft(tmp_path) / "adapter_config.json"
+    config.write_text(config.read_text().replace('"lora_alpha": 8', f'"lora_alpha": {alpha}'))
+    with pytest.raises(Refusal, match="lora_alpha is") as refusal:
+        open_adapter(tmp_path)
+    assert "finite number other than 0" in refusal.value.way_on
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32-le"])
+def test_a_config_that_peft_cannot_decode_is_refused(encoding: str, tmp_path: Path) -> None:
+    config = write_peft(tmp_path) / "adapter_config.json"
+    config.write_bytes(config.read_text().encode(encoding))
+    with pytest.raises(Refusal, match=r"adapter_config\.json is not JSON"):
+        open_adapter(tmp_path)
+
+
 HOSTILE_PATTERNS = {
     "repeats in repeats": {r"(([\w.])+)+[^\w.]": 2},
     "nested counts": {r"((\w{0,99}){0,99}){0,99}[^\w.]": 2},

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pamctl.adapters import BaseModel, Parent, Provenance
-from pamctl.adapters.provenance import SCHEMA, read_provenance, write_provenance
+from pamctl.adapters.provenance import SCHEMA, embedded_provenance, read_provenance, write_provenance
 from pamctl.refusal import Refusal
 
 FULL = Provenance(
@@ -60,6 +60,22 @@ def test_a_malformed_record_is_refused_with_the_field_named(
         read_provenance(tmp_path)
     assert told in refusal.value.what
     assert "pamctl.json" in refusal.value.what
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32-be"])
+def test_a_record_in_another_encoding_is_refused(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "pamctl.json").write_bytes(json.dumps(FULL.to_json()).encode(encoding))
+    with pytest.raises(Refusal, match=r"pamctl\.json"):
+        read_provenance(tmp_path)
+
+
+def test_half_a_character_in_a_files_metadata_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match=r"a\.safetensors: method holds '\\ud800"):
+        embedded_provenance(
+            {"pamctl": json.dumps({**FULL.to_json(), "method": "\ud800"})}, tmp_path / "a.safetensors"
+        )
+    with pytest.raises(Refusal, match=r"a\.safetensors"):
+        embedded_provenance({"pamctl": "\ud800"}, tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "\xff\xfe", "null"])

@@ -158,7 +158,10 @@ class PeftSettings:
         if (pattern := self._patterns[patterns].first(path)) is not None:
             place, value = f"{patterns}[{_shown(pattern)}]", self.fields[patterns][pattern]
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < abs(value) <= MOST_SCALE:
-            raise Refusal(f"{self.file}: {place} is {_shown(value)}", "it should be a number other than 0")
+            raise Refusal(
+                f"{self.file}: {place} is {_shown(value)}",
+                f"it should be a finite number other than 0, in magnitude up to {MOST_SCALE:.2g}",
+            )
         return float(value)
 
     @cached_property

@@ -1,13 +1,12 @@
 """What every format has in common: an adapter's files as found, and what is read from them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pamctl.adapters.adapter import ComputedModules, Extra
-from pamctl.adapters.tensor_file import LARGEST_SETTINGS, TensorFile, unique_names
+from pamctl.adapters.tensor_file import LARGEST_SETTINGS, TensorFile, parsed_json
 from pamctl.refusal import Refusal
 
 
@@ -53,7 +52,7 @@ def read_settings(file: Path) -> dict[str, Any]:
 def parsed_settings(text: str | bytes, place: str) -> dict[str, Any]:
     """The object that a JSON text holds, no name in it twice; `place` is for the message."""
     try:
-        settings = json.loads(text, object_pairs_hook=unique_names)
+        settings = parsed_json(text)
     except (ValueError, RecursionError) as fault:
         raise Refusal(f"{place} is not JSON: {fault}", "fetch or write the adapter again") from fault
     if not isinstance(settings, dict):
