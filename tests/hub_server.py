@@ -205,6 +205,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._preupload()
             elif parts[3] == "commit":
                 self._commit(name, repository)
+            else:
+                self._reply(404, b"{}")
         else:
             self._reply(404, b"{}")
 
@@ -290,6 +292,8 @@ class _Handler(BaseHTTPRequestHandler):
                 files[value["path"]] = base64.b64decode(value["content"])
             elif said["key"] == "lfsFile":
                 files[value["path"]] = self.hub.blobs[value["oid"]]
+            elif said["key"] == "deletedFile":
+                del files[value["path"]]
         commit = repository.commit(files)
         url = f"{self.hub.endpoint}/{name}/commit/{commit}"
         self._json({"success": True, "commitOid": commit, "commitUrl": url})

@@ -19,6 +19,7 @@ _USUAL_NAMES = (
     "adapter_model.bin",
     "pytorch_lora_weights.bin",
 )
+CHECKPOINT_FILES = (ORBAX_NAME, "orbax.checkpoint", "commit_success.txt", "state")
 ADAPTER_FILES = frozenset(
     (
         CONFIG_NAME,
@@ -27,10 +28,7 @@ ADAPTER_FILES = frozenset(
         "metrics.jsonl",
         *_USUAL_NAMES,
         "lora.safetensors",
-        ORBAX_NAME,
-        "orbax.checkpoint",
-        "commit_success.txt",
-        "state",
+        *CHECKPOINT_FILES,
     )
 )
 """What a folder that pamctl wrote an adapter to may hold, in any format: what may be replaced as a whole."""

@@ -61,7 +61,7 @@ def fetch(reference: HubReference, wanted: Wanted) -> Snapshot:
         return cached
     with quietly(), faults_told(reference):
         try:
-            commit, files = _listing(reference)
+            commit, files = listing(reference)
         except errors.HTTPError as fault:
             cached = _cached(reference, wanted, cache) if is_unreachable(fault) else None
             if cached is None:
@@ -79,7 +79,7 @@ def fetch(reference: HubReference, wanted: Wanted) -> Snapshot:
     return Snapshot(reference.repository, commit, cache.snapshot(commit) / folder, tuple(names))
 
 
-def _listing(reference: HubReference) -> tuple[str, list[str]]:
+def listing(reference: HubReference) -> tuple[str, list[str]]:
     """The commit a revision stands for and the names of all its files, in one request."""
     from huggingface_hub import HfApi, constants
 

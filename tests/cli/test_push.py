@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from pamctl.adapters import open_adapter
+from pamctl.adapters import open_adapter, save_adapter
 from pamctl.cli.errors import exit_code_of
 from pamctl.cli.train_task import train_task
 from tests.adapter_cases import child_of, random_adapter, saved
@@ -38,6 +38,16 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.setenv("HF_TOKEN", served.token)
         monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
         yield served
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -89,6 +99,40 @@ def test_a_single_file_is_pushed_with_its_card(hub):
     assert fetched["fingerprint"] == open_adapter("x.safetensors").fingerprint
 
 
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [("peft", "mlx"), ("peft", "kohya"), ("kohya", "diffusers"), ("mlx", "peft"), ("peft", "orbax"),
+     ("orbax", "peft")],
+)  # fmt: skip
+def test_what_is_pushed_takes_the_place_of_another_format(hub, tmp_path, earlier, later):
+    others = {
+        "LICENSE": b"mine",
+        "images/1.png": b"x",
+        "v1/adapter_config.json": b"{}",
+        ".gitattributes": b"*",
+    }
+    save_adapter(random_adapter(seed=5), folder := made(tmp_path / "earlier"), earlier)
+    hub.repository("org/name").commit({**files_of(folder), **others})
+    ended = run("convert", "org/first", "-o", "out", "--format", later, "--push-to", "org/name")
+    assert ended.returncode == 0, ended.stderr
+    assert hub.repository("org/name").commits[hub.repository("org/name").references["main"]] == {
+        **files_of(Path("out")), **others,
+    }  # fmt: skip
+
+
+def test_a_single_file_beside_another_adapter_is_refused_with_what_is_in_its_way(hub):
+    before = hub.repository("org/first").references["main"]
+    ended = run("convert", "org/second", "-o", "x.safetensors", "--format", "kohya", "--push-to", "org/first")
+    assert ended.returncode == 1
+    what, way_on = ended.stderr.splitlines()[-2:]
+    assert what == (
+        f"Error: org/first holds {WEIGHTS}, which would be read in place of the new adapter; "
+        "x.safetensors stands complete"
+    )
+    assert way_on.endswith("then run hf upload org/first x.safetensors")
+    assert hub.repository("org/first").references["main"] == before
+
+
 def test_a_dry_run_says_that_it_would_push_and_does_not(hub):
     for arguments in (
         ("merge", "org/first", "org/second", "-o", "out"),
@@ -138,7 +182,7 @@ def test_what_was_trained_is_pushed(tmp_path, monkeypatch, capsys):
     saved(random_adapter(tasks=("a",)), tmp_path / "trained")
     pushed = []
 
-    def push(folder: Path, repository: str, message: str, card: str | None) -> str:
+    def push(folder: Path, repository: str, message: str, _: object, card: str | None) -> str:
         pushed.append((folder, repository, message, card))
         return "https://hub/commit/1"
 
@@ -149,7 +193,7 @@ def test_what_was_trained_is_pushed(tmp_path, monkeypatch, capsys):
     assert exit_code_of(lambda: train_task.main(arguments, standalone_mode=False)) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["pushed"] == "https://hub/commit/1"
-    assert err == "pushed to https://hub/commit/1\n"
+    assert err == "pushing to org/trained ...\npushed to https://hub/commit/1\n"
     assert pushed == [
         (tmp_path / "trained", "org/trained", "Adapter written by pamctl train-task", None),
     ]

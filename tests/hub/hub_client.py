@@ -18,6 +18,11 @@ from pathlib import Path
 from pamctl import hub
 from pamctl.refusal import Refusal
 
+def replaced(there, new):
+    if "refused" in there:
+        raise Refusal("it holds refused", "take it away")
+    return [name for name in there if name.startswith("old") and name not in new]
+
 for name, *arguments in json.loads(sys.argv[1]):
     try:
         if name == "fetch":
@@ -27,7 +32,7 @@ for name, *arguments in json.loads(sys.argv[1]):
         elif name == "fetch_absent":
             told = str(hub.fetch(hub.hub_reference(arguments[0]), lambda names: ["absent"]))
         elif name == "push":
-            told = {"url": hub.push(Path(arguments[0]), arguments[1], "An adapter")}
+            told = {"url": hub.push(Path(arguments[0]), arguments[1], "An adapter", replaced)}
         else:
             told = {"refused": hub.refuse_no_token()}
     except Refusal as refusal:

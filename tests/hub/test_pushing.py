@@ -57,6 +57,34 @@ def test_pushing_again_is_one_more_commit(tmp_path, hub, client):
     assert len(hub.repository("org/name").commits) == before + 1
 
 
+def test_what_is_replaced_goes_in_the_same_commit(tmp_path, hub, client):
+    before = hub.repository("org/name").commit(
+        {"old.bin": b"1", "old/x": b"2", "old.txt": b"3", "mine": b"4"}
+    )
+    (tmp_path / "old.txt").write_bytes(b"new")
+    client.run(("push", str(tmp_path), "org/name"), HF_TOKEN=TOKEN, HF_HUB_DISABLE_XET="1")
+    commits = hub.repository("org/name").commits
+    assert list(commits).index(before) == len(commits) - 2
+    assert commits[hub.repository("org/name").references["main"]] == {"mine": b"4", "old.txt": b"new"}
+
+
+def test_a_repository_that_cannot_take_it_is_left_as_it_is(tmp_path, hub, client):
+    before = hub.repository("org/name").commit({"refused": b""})
+    (tmp_path / "x").write_bytes(b"x")
+    told = client.run(("push", str(tmp_path), "org/name"), HF_TOKEN=TOKEN, HF_HUB_DISABLE_XET="1")[0]
+    assert told["what"] == f"it holds refused; {tmp_path} stands complete"
+    assert told["way_on"] == f"take it away; then run hf upload org/name {tmp_path}"
+    assert hub.repository("org/name").references["main"] == before
+
+
+def test_a_store_that_the_hub_does_not_offer_is_told(tmp_path, hub, client):
+    pytest.importorskip("hf_xet")
+    (tmp_path / WEIGHTS).write_bytes(ADAPTER[WEIGHTS])
+    told = client.run(("push", str(tmp_path), "org/name"), HF_TOKEN=TOKEN)[0]
+    assert hub.asked("GET", "/org/name/xet-write-token/main")
+    assert "404" in told["what"]
+
+
 @pytest.mark.parametrize(
     ("fault", "what", "way_on"),
     [
