@@ -66,8 +66,14 @@ class LoraFactors:
         return ModuleShape(self.rank, self.a.shape[1], self.b.shape[0], "F32", self.layer, self.scale)
 
     def folded(self) -> "LoraFactors":
-        """The same delta with the scale multiplied into `b`: what pamctl compares and writes."""
-        return self if self.scale == 1.0 else replace(self, b=self.b * np.float32(self.scale), scale=1.0)
+        """The same delta with the scale multiplied into `b`: what pamctl compares and writes.
+
+        What goes beyond float32 is Inf, which whoever writes it refuses.
+        """
+        if self.scale == 1.0:
+            return self
+        with np.errstate(over="ignore"):
+            return replace(self, b=self.b * np.float32(self.scale), scale=1.0)
 
 
 @dataclass(frozen=True)

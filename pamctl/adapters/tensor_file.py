@@ -115,7 +115,13 @@ class TensorFile(Mapping[str, TensorEntry]):
     def read(self, name: str) -> NDArray[np.float32]:
         """One tensor as float32; errors are those of `stored`, and numbers too large for float32."""
         with np.errstate(over="ignore"):
-            return self._finite(name, self.stored(name).astype(np.float32, copy=False))
+            values = (stored := self.stored(name)).astype(np.float32, copy=False)
+        if values is not stored and not np.isfinite(values).all():
+            largest = float(np.finfo(np.float32).max)
+            raise Refusal(
+                f"{self.path}: {name} goes beyond {largest:g}, the largest F32", "check where it was trained"
+            )
+        return values
 
     def numbers(self, names: Iterable[str]) -> dict[str, float]:
         """Tensors of one number each, as alphas are, whose dtype may be an integer's too.

@@ -27,6 +27,14 @@ def test_fingerprint_does_not_depend_on_where_the_scale_sits() -> None:
     assert Adapter({Q_PROJ: plain}).fingerprint == folded.fingerprint
 
 
+def test_a_fold_beyond_float32_is_refused_when_it_is_written(tmp_path: Path) -> None:
+    large = Adapter(
+        {Q_PROJ: LoraFactors(np.ones((1, 2), np.float32), np.full((2, 1), 1e38, np.float32), 10.0)}
+    )
+    with pytest.raises(Refusal, match="NaN or Inf"):
+        write_adapter(large, tmp_path / "out")
+
+
 def test_fingerprint_does_not_depend_on_zero_padding_of_the_rank() -> None:
     factors = random_factors(0, 16, 16)
     padded = LoraFactors(np.pad(factors.a, ((0, 3), (0, 0))), np.pad(factors.b, ((0, 0), (0, 3))))
