@@ -1,6 +1,7 @@
 """What a reference to an adapter stands for: a file of tensors on disk, fetched from the Hub if need be."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +46,7 @@ class AdapterSource:
         is_the_folders: whether the folder's record is about this file.
         repository: the Hub repository it came from, and the commit.
         notes: what the user should know of how it was found.
+        place: the folder on the Hub that `folder` has the files of.
     """
 
     folder: Path
@@ -54,6 +56,19 @@ class AdapterSource:
     repository: str | None = None
     commit: str | None = None
     notes: tuple[str, ...] = ()
+    place: str | None = None
+
+    @contextmanager
+    def refused_by_place(self) -> Iterator[None]:
+        """Name in a refusal the place on the Hub, where its cache would be named."""
+        try:
+            yield
+        except Refusal as refusal:
+            if self.place is None:
+                raise
+            cached = str(self.folder)
+            what, way_on = (said.replace(cached, self.place) for said in (refusal.what, refusal.way_on))
+            raise type(refusal)(what, way_on) from refusal
 
 
 def locate(reference: str | Path, *, allow_pickle: bool = False) -> AdapterSource:
@@ -85,6 +100,7 @@ def locate(reference: str | Path, *, allow_pickle: bool = False) -> AdapterSourc
     name = Path(found.path).name if found.path.endswith((".safetensors", *PICKLES)) else None
     snapshot = fetch(found, lambda names: _wanted(names, name, str(reference), allow_pickle))
     weights = choose_weights(snapshot.files, str(reference)) if name is None else name
+    inner = found.path if name is None else found.path.rpartition("/")[0]
     return AdapterSource(
         snapshot.folder,
         snapshot.folder if weights == ORBAX_NAME else snapshot.folder / weights,
@@ -93,6 +109,7 @@ def locate(reference: str | Path, *, allow_pickle: bool = False) -> AdapterSourc
         snapshot.repository,
         snapshot.commit,
         snapshot.notes,
+        f"{found}/{inner}".rstrip("/"),
     )
 
 

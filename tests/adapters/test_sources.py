@@ -67,6 +67,28 @@ def test_what_is_not_on_disk_is_asked_of_the_hub_and_its_commit_kept(
     assert "found in the cache" in opened.origin.notes
 
 
+@pytest.mark.parametrize(
+    ("reference", "place"),
+    [
+        ("hf://org/name", "org/name"),
+        ("org/name@v1/sub", "org/name@v1/sub"),
+        ("hf://org/name/sub/adapter_model.safetensors", "org/name/sub"),
+    ],
+)
+def test_a_file_from_the_hub_is_refused_by_its_place_there(
+    reference: str, place: str, asked: list[hub.HubReference], tmp_path: Path
+) -> None:
+    config = tmp_path / "cache" / "adapter_config.json"
+    config.write_text("{")
+    with pytest.raises(Refusal) as refusal:
+        open_adapter(reference)
+    assert refusal.value.what.startswith(f"{place}/adapter_config.json is not JSON")
+    config.unlink()
+    with pytest.raises(Refusal) as refusal:
+        open_adapter(reference)
+    assert refusal.value.what == f"{place} holds no adapter_config.json"
+
+
 def test_a_folder_of_that_name_comes_before_the_hub(
     asked: list[hub.HubReference], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,12 @@ def open_adapter(reference: str | Path, *, allow_pickle: bool = False) -> Adapte
         Refusal: nothing is there, or it is not a plain LoRA whose every tensor is understood.
     """
     source = locate(reference, allow_pickle=allow_pickle)
+    with source.refused_by_place():
+        return _understood(source, str(reference))
+
+
+def _understood(source: AdapterSource, name: str) -> Adapter:
+    """The adapter that a source's files hold."""
     stored = stored_files(source)
     format = format_of(stored)
     contents = FORMATS[format].read(stored)
@@ -51,13 +57,11 @@ def open_adapter(reference: str | Path, *, allow_pickle: bool = False) -> Adapte
         (*source.notes, *contents.notes),
     )
     non_lora = _non_lora(source)
-    for name in sorted(contents.extras.keys() & non_lora):
-        raise Refusal(f"{name} is both in {stored.file} and in {source.non_lora}", "keep one of them")
+    for extra in sorted(contents.extras.keys() & non_lora):
+        raise Refusal(f"{extra} is both in {stored.file} and in {source.non_lora}", "keep one of them")
     extras = {**contents.extras, **non_lora}
     record = _record(source, metadata)
-    adapter = Adapter(
-        contents.modules, record, contents.base_model, str(reference), extras, origin, contents.denoiser
-    )
+    adapter = Adapter(contents.modules, record, contents.base_model, name, extras, origin, contents.denoiser)
     return in_company(adapter) if source.non_lora else adapter
 
 
