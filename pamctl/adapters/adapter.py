@@ -154,6 +154,7 @@ class Origin:
         repository: the Hub repository it was fetched from, with its commit.
         settings: what stood beside the weights, as `adapter_config.json` or the file's metadata holds it.
         notes: what the user should know before trusting it.
+        flattened: whether ids of one name may be flattened paths, as kohya's are.
     """
 
     format: str
@@ -162,6 +163,7 @@ class Origin:
     commit: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    flattened: bool = False
 
 
 class Adapter:

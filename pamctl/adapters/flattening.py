@@ -55,9 +55,12 @@ def is_flattened(module: str) -> bool:
 
 
 def unflattened(module: str) -> str | None:
-    """The one dotted id that an id was flattened from, or None where the known words do not tell."""
+    """The one dotted id that an id was flattened from, or None where the known words do not tell.
+
+    A name of letters and digits was flattened from nothing but itself.
+    """
     component, rest = _split(module)
-    if "." in rest:
+    if "." in rest or rest.isalnum():
         return module
     paths = set(_paths(rest)) if len(rest) <= _LONGEST else set()
     return component + paths.pop() if len(paths) == 1 else None

@@ -1,6 +1,7 @@
 """Adapters that name the modules of one model differently, brought to the same ids."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from pamctl.adapters.adapter import Adapter, ComputedModules, Extra
@@ -115,7 +116,12 @@ def renamed_like(adapter: Adapter, other: Adapter) -> Adapter:
                     f"{module} of {adapter.name} is no part of the language model that {other.name} adapts",
                     "name an adapter of the whole model",
                 )
-    named = _taken_apart(named, f"give an adapter that adapts this module too, which {other.name} does not")
+    way_on = f"give an adapter that adapts this module too, which {other.name} does not"
+    known = () if other.origin and other.origin.flattened else other.shapes
+    names, origin = _taken_apart(named, way_on, known), named.origin
+    if names or (origin and origin.flattened):
+        named = RenamedAdapter(named, names)
+        named.origin = origin and replace(origin, flattened=False)
     refuse_different_modules((named, other))
     return named
 
@@ -135,22 +141,27 @@ def dotted(adapter: Adapter) -> Adapter:
     Raises:
         Refusal: an id that the known words of module names do not tell apart in exactly one way.
     """
-    return _taken_apart(adapter, "name an adapter of the same model with --names-from, or write it as kohya")
+    way_on = "name an adapter of the same model with --names-from, or write it as kohya"
+    names = _taken_apart(adapter, way_on)
+    return RenamedAdapter(adapter, names) if names else adapter
 
 
-def _taken_apart(adapter: Adapter, way_on: str) -> Adapter:
-    from_kohya = adapter.origin is not None and adapter.origin.format == "kohya"
-    if not from_kohya and not any(map(is_flattened, adapter.shapes)):
-        return adapter
+def _taken_apart(adapter: Adapter, way_on: str, known: Container[str] = ()) -> dict[str, str]:
+    """The dotted id of each module whose own is flattened; one that is `known` is the model's own."""
+    if not (adapter.origin and adapter.origin.flattened) and not any(map(is_flattened, adapter.shapes)):
+        return {}
     names = {}
     for module in filter(is_one_name, adapter.shapes):
+        if module in known and not is_flattened(module):
+            continue
         found = unflattened(module)
         if found is None:
             raise Refusal(
                 f"{module} of {adapter.name} is a flattened path that cannot be taken apart exactly", way_on
             )
-        names[module] = found
-    return _renamed(adapter, lambda module: names.get(module, module))
+        if found != module:
+            names[module] = found
+    return names
 
 
 class _DottedIds:

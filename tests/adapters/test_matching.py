@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pamctl.adapters import Adapter, LoraFactors, open_adapter, save_adapter
+from pamctl.adapters import Adapter, LoraFactors, open_adapter, save_adapter, write_adapter
 from pamctl.adapters.adapter import Extra
 from pamctl.adapters.flattening import flattened
 from pamctl.adapters.matching import brought_together, dotted, in_company, matched, renamed_like
 from pamctl.alignment import align
+from pamctl.conversion import convert
 from pamctl.inspection import relate
 from pamctl.merging import merge
 from pamctl.refusal import Refusal
@@ -152,6 +153,20 @@ def test_names_from_another_adapter_fit_or_are_refused() -> None:
     vision = "vision_tower.encoder.layers.0.mlp.fc1"
     whole = adapter_of([vision, *TOWER])
     assert renamed_like(whole, adapter_of([vision])) is whole
+
+
+def test_names_of_one_word_are_the_models_own(tmp_path: Path) -> None:
+    plain = adapter_of(["fc", "conv1x1", "my_proj", "lin"], "model")
+    write_adapter(plain, tmp_path / "a.safetensors", "kohya")
+    kohya = open_adapter(tmp_path / "a.safetensors")
+    with pytest.raises(Refusal, match="my_proj of"):
+        dotted(kohya)
+    with pytest.raises(Refusal, match="my_proj of"):
+        renamed_like(kohya, kohya)
+    named = convert(renamed_like(kohya, plain)).adapter
+    for format in ("peft", "mlx", "diffusers"):
+        write_adapter(named, tmp_path / format, format)
+        assert set(open_adapter(tmp_path / format).shapes) == set(plain.shapes)
 
 
 def test_flattened_ids_are_taken_apart_by_known_words_or_refused_by_name() -> None:

@@ -209,7 +209,7 @@ def test_a_double_too_large_for_float32_is_refused_by_name(tmp_path: Path) -> No
     save_file({"weights": np.array([1e300])}, tmp_path / "x")
     opened = open_safetensors(tmp_path / "x")
     assert opened.stored("weights") == [1e300]
-    with pytest.raises(Refusal, match="weights goes beyond .*, the largest F32"):
+    with pytest.raises(Refusal, match=r"weights goes beyond .*, the largest F32"):
         opened.read("weights")
 
 

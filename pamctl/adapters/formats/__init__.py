@@ -55,6 +55,7 @@ def _understood(source: AdapterSource, name: str) -> Adapter:
         source.commit,
         stored.settings or metadata,
         (*source.notes, *contents.notes),
+        flattened=format == "kohya",
     )
     non_lora = _non_lora(source)
     for extra in sorted(contents.extras.keys() & non_lora):
