@@ -19,14 +19,14 @@ def faults_told(reference: HubReference) -> Iterator[None]:
     try:
         yield
     except (errors.HTTPError, OSError) as fault:
-        raise hub_refusal(fault, reference.repository, reference.revision or "main") from fault
+        raise hub_refusal(fault, reference.repository, reference) from fault
 
 
-def hub_refusal(fault: Any, repository: str, revision: str | None = None) -> Refusal:
+def hub_refusal(fault: Any, repository: str, reference: HubReference | None = None) -> Refusal:
     """The two lines for a fault of the Hub or of the way to it.
 
     Args:
-        revision: that was asked for, if one was.
+        reference: that was asked for, if one was.
     """
     from huggingface_hub import constants, errors
 
@@ -37,10 +37,11 @@ def hub_refusal(fault: Any, repository: str, revision: str | None = None) -> Ref
             f"{repository} is gated on the Hub",
             f"accept its licence at {site}/{repository}, then run hf auth login",
         )
-    if isinstance(fault, errors.RevisionNotFoundError) and revision is not None:
+    if isinstance(fault, errors.RevisionNotFoundError) and reference is not None:
+        slash = "write %2F for a / that belongs to the revision, or " if reference.path else ""
         return Refusal(
-            f"{repository} has no revision {revision}",
-            f"see its branches and tags at {site}/{repository}/tree/main",
+            f"{repository} has no revision {reference.revision or 'main'}",
+            f"{slash}see its branches and tags at {site}/{repository}/tree/main",
         )
     if status == 401 and "Invalid credentials" in fault.response.headers.get("X-Error-Message", ""):
         return Refusal("the Hub does not accept the token", "run hf auth login, or mend HF_TOKEN")

@@ -37,10 +37,16 @@ def test_the_hubs_faults_say_what_to_do(hub, client, fault, what, way_on):
 
 
 def test_an_unknown_revision_repository_and_endpoint(hub, client):
-    told = client.run(("fetch", "hf://org/name@v9", ()), ("fetch", "hf://org/other", ()))
+    told = client.run(
+        ("fetch", "hf://org/name@v9", ()),
+        ("fetch", "hf://org/name@feat/x", ()),
+        ("fetch", "hf://org/other", ()),
+    )
     assert told[0]["what"] == "org/name has no revision v9"
-    assert told[0]["way_on"].endswith("/org/name/tree/main")
-    assert told[1]["what"] == "org/other is not on the Hub, or is private"
+    assert told[0]["way_on"] == f"see its branches and tags at {hub.endpoint}/org/name/tree/main"
+    assert told[1]["what"] == "org/name has no revision feat"
+    assert told[1]["way_on"].startswith("write %2F for a / that belongs to the revision, or see its branches")
+    assert told[2]["what"] == "org/other is not on the Hub, or is private"
     told = client.run(("fetch_absent", "hf://org/name@main"))[0]
     assert told == {"what": "org/name@main holds no absent", "way_on": f"it has {CONFIG}, {WEIGHTS}"}
     told = client.fetch(HF_ENDPOINT="nonsense")
