@@ -201,6 +201,25 @@ def test_metadata_that_are_no_settings_are_refused(text: str, tmp_path: Path) ->
         opened(tmp_path, pair(), {SETTINGS_NAME: text})
 
 
+def test_what_is_told_of_some_modules_only_is_noted(tmp_path: Path) -> None:
+    other = f"unet.{ATTENTION}.to_k"
+    one, both = {f"{UNET}.alpha": np.float32(2)}, {**pair(), **pair(other)}
+    for alphas, metadata, notes in (
+        ({}, None, 0),
+        (one, None, 1),
+        ({**one, f"{other}.alpha": np.float32(2)}, None, 0),
+        (one, config(unet__r=2, unet__lora_alpha=2), 0),
+        ({}, config(text_encoder__r=2, unet__r=2, unet__lora_alpha=2), 1),
+        ({}, config(r=2, lora_alpha=2), 0),
+    ):
+        adapter = opened(tmp_path, {**both, **alphas}, metadata)
+        assert adapter.origin
+        assert len(adapter.origin.notes) == notes
+        if notes:
+            about = "1 of 2 modules have no alpha" if alphas else "tells of text_encoder, of which"
+            assert about in adapter.origin.notes[0]
+
+
 def test_an_alpha_that_contradicts_the_metadata_is_refused(tmp_path: Path) -> None:
     metadata = config(unet__r=2, unet__lora_alpha=4)
     agreeing = opened(tmp_path, {**pair(), f"{UNET}.alpha": np.float32(4)}, metadata)

@@ -33,6 +33,13 @@ def alpha_scales(
     return scales
 
 
+def without_alpha(without: int, modules: int) -> tuple[str, ...]:
+    """The note that some modules have no alpha, if any has none."""
+    if not without:
+        return ()
+    return (f"{without} of {modules} modules have no alpha: their scale is 1, as the trainers take it",)
+
+
 def named_base(metadata: Mapping[str, str]) -> str | None:
     """The base model as the trainers name it in a file's metadata, such as `sdxl_base_v1-0`."""
     for field in ("ss_base_model_version", "modelspec.architecture"):

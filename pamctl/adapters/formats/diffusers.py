@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pamctl.adapters.adapter import Adapter, Extra
-from pamctl.adapters.formats.alphas import alpha_scales, named_base
+from pamctl.adapters.formats.alphas import alpha_scales, named_base, without_alpha
 from pamctl.adapters.formats.pairing import FactorPair, paired_modules
 from pamctl.adapters.formats.peft_patterns import target_modules
 from pamctl.adapters.formats.peft_settings import PeftSettings
@@ -93,8 +93,8 @@ def read(stored: Stored) -> Contents:
         Refusal: a tensor that is no factor of a LoRA, a factor without the other, settings that are not a
             plain LoRA's, or an alpha that is no number or contradicts them.
     """
-    modules = _modules(stored)
-    scales = _scales(stored, modules)
+    modules, settings = _modules(stored), _Settings(stored)
+    scales = _scales(stored.tensors, modules, settings)
     pairs = {
         module: FactorPair(
             found.spelled, found.names["A"], found.names["B"], scales[module], mid=found.names.get("mid")
@@ -110,7 +110,8 @@ def read(stored: Stored) -> Contents:
         paired_modules(stored.tensors, pairs),
         named_base(stored.tensors.metadata),
         extras,
-        denoiser=_denoiser_read(modules.values()),
+        _notes(modules.values(), settings),
+        _denoiser_read(modules.values()),
     )
 
 
@@ -198,11 +199,9 @@ def _way_on(name: str) -> str:
     return "a LoRA of diffusers holds lora_A.weight and lora_B.weight or lora.down.weight and lora.up.weight"
 
 
-def _scales(stored: Stored, modules: Mapping[str, _Module]) -> dict[str, float]:
-    tensors = stored.tensors
+def _scales(tensors: TensorFile, modules: Mapping[str, _Module], settings: "_Settings") -> dict[str, float]:
     alphas = {module: found.names["alpha"] for module, found in modules.items() if "alpha" in found.names}
     scales = alpha_scales(tensors, alphas, {module: found.names["A"] for module, found in modules.items()})
-    settings = _Settings(stored)
     for module, found in modules.items():
         shape = tensors[found.names["A"]].shape
         said = settings.scale(found.spelled, shape[0]) if shape and shape[0] else None
@@ -210,11 +209,23 @@ def _scales(stored: Stored, modules: Mapping[str, _Module]) -> dict[str, float]:
             continue
         if module in alphas and said != scales[module]:
             raise Refusal(
-                f"{stored.file}: {alphas[module]} gives a scale of {scales[module]:g}, the metadata {said:g}",
+                f"{tensors.path}: {alphas[module]} gives a scale of {scales[module]:g}, "
+                f"the metadata {said:g}",
                 "take away the one that is wrong",
             )
         scales[module] = said
     return scales
+
+
+def _notes(modules: Collection[_Module], settings: "_Settings") -> tuple[str, ...]:
+    """What of the scales is told for some modules only, or for a component of which there are none."""
+    untold = [module for module in modules if settings.of(module.spelled) is None]
+    without = sum("alpha" not in module.names for module in untold)
+    notes = without_alpha(without, len(modules)) if without < len(untold) else ()
+    for component in settings.components:
+        if component and not any(module.spelled.startswith(f"{component}.") for module in modules):
+            notes += (f"{SETTINGS_NAME} tells of {component}, of which the file holds no module",)
+    return notes
 
 
 @dataclass(frozen=True)
@@ -225,13 +236,16 @@ class _Settings:
 
     def scale(self, spelled: str, rank: int) -> float | None:
         """The scale of a module, or None where nothing is said about its component."""
-        component, _, path = spelled.partition(".")
-        if "" in self._components:
-            return self._components[""].scale(spelled, rank)
-        return self._components[component].scale(path, rank) if component in self._components else None
+        settings = self.of(spelled)
+        path = spelled if "" in self.components else spelled.partition(".")[2]
+        return settings.scale(path, rank) if settings else None
+
+    def of(self, spelled: str) -> PeftSettings | None:
+        """What is said about a module's component."""
+        return self.components.get("") or self.components.get(spelled.partition(".")[0])
 
     @cached_property
-    def _components(self) -> dict[str, PeftSettings]:
+    def components(self) -> dict[str, PeftSettings]:
         text = self.stored.tensors.metadata.get(SETTINGS_NAME)
         if text is None:
             return {}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pamctl.adapters.adapter import Adapter
-from pamctl.adapters.formats.alphas import alpha_scales, named_base
+from pamctl.adapters.formats.alphas import alpha_scales, named_base, without_alpha
 from pamctl.adapters.formats.pairing import FactorPair, paired_modules
 from pamctl.adapters.formats.stored import Contents, Stored
 from pamctl.adapters.formats.written import (
@@ -107,7 +107,7 @@ def read(stored: Stored) -> Contents:
     return Contents(
         paired_modules(tensors, pairs),
         named_base(tensors.metadata),
-        notes=_notes(len(parts) - len(alphas), len(parts)),
+        notes=without_alpha(len(parts) - len(alphas), len(parts)),
     )
 
 
@@ -168,12 +168,6 @@ def _way_on(name: str) -> str:
     return (
         "a LoRA of kohya's holds lora_down.weight, lora_up.weight, lora_mid.weight and alpha: save it as one"
     )
-
-
-def _notes(without: int, modules: int) -> tuple[str, ...]:
-    if not without:
-        return ()
-    return (f"{without} of {modules} modules have no alpha: their scale is 1, as kohya's trainers take it",)
 
 
 def _written_names(adapter: Adapter) -> dict[str, str]:
