@@ -25,7 +25,8 @@ def download(url: str, blob: Path, size: int | None, name: str) -> None:
 
     Raises:
         Refusal: it came damaged; nothing of it is kept. Or it is larger than the Hub sends over plain HTTP.
-        HTTPError, OSError: of the Hub, the way to it, or the disk; what came is kept.
+            Or it broke off each time that the client tried; what came is kept.
+        HTTPError, OSError: of the Hub or the disk; what came is kept.
     """
     from huggingface_hub import constants, errors
     from huggingface_hub.file_download import http_get
@@ -54,6 +55,8 @@ def download(url: str, blob: Path, size: int | None, name: str) -> None:
             if not _is_for_the_hash_to_tell(fault):
                 if file.tell() == 0:
                     partial.unlink()
+                if isinstance(fault, errors.HTTPError) and status_of(fault) is None:
+                    raise _broken_off(name, file.tell(), size) from fault
                 raise
         file.flush()
         os.fsync(file.fileno())
@@ -64,6 +67,14 @@ def download(url: str, blob: Path, size: int | None, name: str) -> None:
                 "run again; it was not kept. If it stays so, ask the repository's owner to upload it again",
             )
         partial.replace(blob)
+
+
+def _broken_off(name: str, kept: int, size: int | None) -> Refusal:
+    whole = "" if size is None else f" of {size:,}"
+    return Refusal(
+        f"the download of {name} broke off, with {kept:,}{whole} bytes kept",
+        "run again: it goes on from there; if it stays so, check the network",
+    )
 
 
 def _is_for_the_hash_to_tell(fault: Exception) -> bool:

@@ -62,6 +62,23 @@ def test_a_store_that_cannot_resume_sends_all_again(hub, client, large):
     assert hub.asked("GET", "?signed")[-1].headers["range"] == f"bytes={10 << 20}-"
 
 
+@pytest.mark.parametrize("kept", [0, 10 << 20])
+def test_a_download_that_breaks_off_each_time_says_how_far_it_came(hub, tmp_path, monkeypatch, large, kept):
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
+    hub.blobs["x" * 64] = large
+    hub.faults += [
+        Fault("GET", "/x", times=1, drop_after=kept + 1000),
+        Fault("GET", "/x", drop_after=1000),
+    ]
+    with pytest.raises(Refusal) as refusal:
+        download(f"{hub.store}/{'x' * 64}", tmp_path / ("x" * 64), len(large), "org/name/x")
+    assert (
+        refusal.value.what == f"the download of org/name/x broke off, with {kept:,} of 12,582,912 bytes kept"
+    )
+    assert refusal.value.way_on.startswith("run again: it goes on from there")
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) == kept
+
+
 def test_what_another_left_of_a_download_is_held_to_the_hash_too(hub, client):
     left = client.home / "hub/models--org--name/blobs" / f"{sha256(ADAPTER[WEIGHTS])}.pamctl-incomplete"
     left.parent.mkdir(parents=True)
