@@ -75,10 +75,11 @@ def check_serving(
     if target not in TARGETS:
         raise UsageRefusal(f"target is {target!r}", f"choose one of {', '.join(TARGETS)}")
     formats, rules = TARGETS[target]
-    stored = stored_files(locate(reference, allow_pickle=allow_pickle))
-    candidate = Candidate(
-        reference, target, format_of(stored), formats[0], stored, tuple(options), allow_pickle
-    )
+    source = locate(reference, allow_pickle=allow_pickle)
+    with source.refused_by_place():
+        stored = stored_files(source)
+        format = format_of(stored)
+    candidate = Candidate(reference, target, format, formats[0], stored, tuple(options), allow_pickle)
     findings = []
     if candidate.format not in formats:
         why = f"it is {candidate.format}, and {target} reads {' or '.join(formats)}"

@@ -178,6 +178,14 @@ def test_a_gated_adapter_is_two_lines(hub):
     )
 
 
+@pytest.mark.parametrize("options", [[], ["--target", "peft"]], ids=["open", "check"])
+def test_a_damaged_file_is_told_by_its_place_on_the_hub(hub, options):
+    hub.repository("org/broken").commit({"sub/x.safetensors": b"no tensors"}, "v1")
+    ended = run("inspect", "org/broken@v1/sub/x.safetensors", *options)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Error: org/broken@v1/sub/x.safetensors: a header of ")
+
+
 def test_what_was_trained_is_pushed(tmp_path, monkeypatch, capsys):
     saved(random_adapter(tasks=("a",)), tmp_path / "trained")
     pushed = []
