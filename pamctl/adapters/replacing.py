@@ -13,7 +13,7 @@ from pamctl.adapters.sources import (
 )
 from pamctl.refusal import Refusal
 
-_WAY_ON = "take what is in its way out of it, or choose another repository or another name for the output"
+_WAY_ON = "take out of it what is in the way, or choose another repository or another name for the output"
 
 
 def replaced_files(there: Sequence[str], new: Sequence[str], where: str, *, is_folder: bool) -> list[str]:
@@ -34,13 +34,13 @@ def replaced_files(there: Sequence[str], new: Sequence[str], where: str, *, is_f
     old = [name for name in _adapter_files(there) if name not in new]
     gone = old if is_folder else []
     found = _chosen([name for name in {*there, *new} if name not in gone], where)
+    way_on = f"write a folder, which takes the other's place, or {_WAY_ON}" if old and not gone else _WAY_ON
     if found not in new:
-        raise Refusal(f"{where} holds {found}, which would be read in place of the new adapter", _WAY_ON)
+        raise Refusal(f"{where} holds {found}, which would be read in place of the new adapter", way_on)
     for name in (CONFIG_NAME, RECORD_NAME, NON_LORA_NAME):
         if name in old and name not in gone:
             raise Refusal(
-                f"{where} holds {name} of another adapter, with which {found} would be read",
-                f"write a folder, which takes the other's place, or {_WAY_ON}",
+                f"{where} holds {name} of another adapter, with which {found} would be read", way_on
             )
     return gone
 

@@ -46,6 +46,7 @@ def test_a_place_that_would_be_read_as_another_adapter_is_refused(
         replaced_files(there, new, "org/name", is_folder=is_folder)
     assert what in refusal.value.what
     assert "another repository" in refusal.value.way_on
+    assert ("write a folder" in refusal.value.way_on) == ("pamctl.json" in there)
 
 
 def test_a_single_file_leaves_what_is_beside_it_and_follows_itself() -> None:
