@@ -147,9 +147,14 @@ def _on_disk(path: Path, allow_pickle: bool) -> AdapterSource:
             if file.is_file()
         ]
         chosen = choose_weights(names, str(path))
+        notes = tuple(
+            f"{name} lies beside {chosen} and is not read"
+            for name in _USUAL_NAMES
+            if name in names and name != chosen
+        )
         folder, weights = path, path if chosen == ORBAX_NAME else path / chosen
     elif path.is_file():
-        folder, weights = path.parent, path
+        folder, weights, notes = path.parent, path, ()
     else:
         raise Refusal(f"{path} is neither a file nor a folder", "give an adapter's folder or file")
     if path.is_file() and weights.suffix not in (".safetensors", *PICKLES):
@@ -159,7 +164,9 @@ def _on_disk(path: Path, allow_pickle: bool) -> AdapterSource:
     non_lora = folder / NON_LORA_NAME
     _refuse_pickles(str(weights), non_lora.is_file(), allow_pickle)
     is_the_folders = path.is_dir() or weights.name in _USUAL_NAMES
-    return AdapterSource(folder, weights, non_lora if non_lora.is_file() else None, is_the_folders)
+    return AdapterSource(
+        folder, weights, non_lora if non_lora.is_file() else None, is_the_folders, notes=notes
+    )
 
 
 def _wanted(names: Sequence[str], file: str | None, where: str, allow_pickle: bool) -> Sequence[str]:

@@ -43,6 +43,16 @@ def test_a_folder_and_the_file_in_it_are_the_same_adapter(tmp_path: Path) -> Non
     assert open_adapter(folder).fingerprint == open_adapter(str(file)).fingerprint
 
 
+def test_a_second_adapter_in_a_folder_is_noted(tmp_path: Path) -> None:
+    folder = saved(random_adapter(), tmp_path / "a")
+    assert locate(folder).notes == ()
+    (folder / "adapter_model.bin").write_bytes(b"another")
+    assert locate(folder).notes == (
+        "adapter_model.bin lies beside adapter_model.safetensors and is not read",
+    )
+    assert locate(folder / "adapter_model.safetensors").notes == ()
+
+
 @pytest.mark.parametrize(
     ("reference", "expected"),
     [
