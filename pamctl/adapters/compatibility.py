@@ -82,12 +82,23 @@ def share_a_start(adapters: Sequence[Adapter]) -> bool:
     return bool(set.intersection(*(_starts(adapter) for adapter in adapters)))
 
 
-def differing_base_names(adapters: Sequence[Adapter]) -> tuple[str, str] | None:
-    """Two base names that differ where no fingerprint settles whether the weights do."""
-    if sum(adapter.base_fingerprint is not None for adapter in adapters) == len(adapters):
+def with_differing_base_names(adapters: Sequence[Adapter]) -> tuple[Adapter, Adapter] | None:
+    """Two adapters whose bases are named differently, where no fingerprint settles whether they differ."""
+    if all(adapter.base_fingerprint is not None for adapter in adapters):
         return None
-    names = sorted({adapter.base_model for adapter in adapters if adapter.base_model})
-    return (names[0], names[1]) if len(names) > 1 else None
+    named = [adapter for adapter in adapters if adapter.base_model]
+    return next(((named[0], other) for other in named if other.base_model != named[0].base_model), None)
+
+
+def repeated(adapters: Sequence[Adapter]) -> list[tuple[Adapter, Adapter]]:
+    """Each adapter that is equal to an earlier one, after that one."""
+    found, pairs = dict[str, Adapter](), []
+    for adapter in adapters:
+        if adapter.fingerprint in found:
+            pairs.append((found[adapter.fingerprint], adapter))
+        else:
+            found[adapter.fingerprint] = adapter
+    return pairs
 
 
 def _refuse_text_of_two_names(bare: Adapter, tower: Adapter) -> None:

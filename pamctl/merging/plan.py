@@ -8,10 +8,11 @@ from typing import Any, Literal, get_args
 
 from pamctl.adapters.adapter import Adapter, Extra, ModuleShape, computed
 from pamctl.adapters.compatibility import (
-    differing_base_names,
     factor_mismatch,
     refuse_different_base_names,
+    repeated,
     share_a_start,
+    with_differing_base_names,
 )
 from pamctl.adapters.matching import brought_together
 from pamctl.merging.average import shares
@@ -180,6 +181,8 @@ def _choose_space(
         return "delta", f"the factors do not fit: {mismatch}"
     if space == "factor":
         return "factor", "asked for"
+    if len(repeated(adapters)) == len(adapters) - 1:
+        return "factor", "the adapters are equal"
     if share_a_start(adapters):
         return "factor", "the adapters share their start, by their records"
     if error <= SMALL_ERROR:
@@ -199,9 +202,13 @@ def _notes(adapters: Sequence[Adapter], space: Space, error: float | None) -> tu
     notes = []
     if space == "factor" and error is not None and error > SMALL_ERROR and not share_a_start(adapters):
         notes.append(f"averaged factors are off by {100 * error:.4g} %: --space delta is exact")
-    if names := differing_base_names(adapters):
+    for first, other in repeated(adapters):
+        notes.append(f"{other.name} is equal to {first.name}: the same adapter counts twice")
+    if differing := with_differing_base_names(adapters):
+        one, two = differing
         notes.append(
-            f"the base models are named {names[0]} and {names[1]}: no fingerprint tells whether they differ"
+            f"{one.name} is of {one.base_model} and {two.name} of {two.base_model}: "
+            "no fingerprint tells whether these base models differ"
         )
     everywhere = set.intersection(*(set(adapter.shapes) for adapter in adapters))
     for adapter in adapters:

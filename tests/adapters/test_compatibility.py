@@ -5,12 +5,12 @@ import pytest
 from pamctl.adapters import Adapter, BaseModel, Parent, Provenance
 from pamctl.adapters.adapter import EMBEDDING, Layer
 from pamctl.adapters.compatibility import (
-    differing_base_names,
     factor_mismatch,
     refuse_different_base_names,
     refuse_different_bases,
     refuse_different_modules,
     share_a_start,
+    with_differing_base_names,
 )
 from pamctl.refusal import Refusal
 from tests.adapter_cases import Q_PROJ, child_of, on_base, random_adapter, random_factors
@@ -99,7 +99,8 @@ def test_a_merge_of_deltas_does_not_continue_its_parents_factors() -> None:
 def test_base_names_that_differ_are_told_where_no_fingerprints_settle_it() -> None:
     one = Adapter(random_adapter().modules, base_model="one")
     two = Adapter(random_adapter().modules, base_model="two")
-    assert differing_base_names((one, two)) == ("one", "two")
-    assert differing_base_names((one, one)) is None
+    assert with_differing_base_names((one, two)) == (one, two)
+    assert with_differing_base_names((two, two, one)) == (two, one)
+    assert with_differing_base_names((one, one)) is None
     known = random_adapter(base=on_base("aa"))
-    assert differing_base_names((known, Adapter(known.modules, known.provenance, "other"))) is None
+    assert with_differing_base_names((known, Adapter(known.modules, known.provenance, "other"))) is None

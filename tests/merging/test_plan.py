@@ -59,7 +59,18 @@ def test_modules_that_are_not_everywhere_are_told() -> None:
 
 def test_bases_named_differently_are_told() -> None:
     other = Adapter(random_adapter(1).modules, base_model="other")
-    assert any("other and tiny" in note for note in plan_merge([random_adapter(), other]).notes)
+    (note,) = plan_merge([other, random_adapter()]).notes
+    assert note.startswith("adapter is of other and adapter of tiny: ")
+
+
+@pytest.mark.parametrize("space", ["auto", "factor", "delta"])
+def test_an_adapter_that_is_given_twice_is_told(space: Any) -> None:
+    one, again, third = random_adapter(name="one"), random_adapter(name="again"), random_adapter(1)
+    twice = plan_merge([one, again], space=space)
+    assert twice.notes == ("again is equal to one: the same adapter counts twice",)
+    assert plan_merge([one, third, one]).notes == ("one is equal to one: the same adapter counts twice",)
+    assert (twice.reason == "the adapters are equal") is (space == "auto")
+    assert plan_merge([one, third]).notes == ()
 
 
 def test_the_error_is_that_of_dense_arithmetic_over_all_modules() -> None:
