@@ -55,6 +55,24 @@ def test_exit_codes(fault: BaseException, code: int, told: str, capsys: pytest.C
     assert captured.err == told
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("ü is a\nnew line", "ü is a new line"),
+        ("\x1b[2Jred", "\\x1b[2Jred"),
+        ("a\u202egnp.exe", "a\\u202egnp.exe"),
+        ("a\u200bb\u2066c\ufeff\r", "a\\u200bb\\u2066c\\ufeff\\r"),
+        ("no " + "a" * 200 + " here", "no " + "a" * 200 + " here"),
+        ("no " + "a" * 2000 + "b" * 3000 + " here", "no " + "a" * 100 + "…" + "b" * 100 + " here"),
+    ],
+)
+def test_what_is_told_is_shown_as_it_is_and_shortened(
+    said: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exit_code_of(raising(Refusal(said, said)))
+    assert capsys.readouterr().err == f"Error: {told}\nHint: {told}\n"
+
+
 def test_done_is_zero() -> None:
     assert exit_code_of(lambda: None) == 0
 
