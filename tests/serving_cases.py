@@ -102,6 +102,15 @@ def kohya(**more: Any) -> Tensors:
     }
 
 
+def kohya_named(*modules: str) -> Tensors:
+    return {
+        name.replace(name.partition(".")[0], module): tensor.reshape(tensor.shape[:2])
+        for module in modules
+        for name, tensor in kohya().items()
+    }
+
+
+ATTENTION = "text_model_encoder_layers_1_self_attn"
 TUCKER = kohya(**{"lora_mid.weight": np.ones((4, 4, 3, 3), np.float32)})
 TWO_ALPHAS = kohya() | {
     name.replace("down_blocks_0", "up_blocks_0"): np.asarray(tensor / 2) for name, tensor in kohya().items()
@@ -206,5 +215,7 @@ BROKEN: list[tuple[str, str, Writer, bool]] = [
     ("diffusers", "alphas", single(TWO_ALPHAS), True),
     ("diffusers", "alphas", single(ZERO_ALPHA), True),
     ("diffusers", "alphas", single(NOT_EVERY_ALPHA), True),
+    ("diffusers", "names", single(kohya_named("lora_unet_add_embedding_linear_1")), True),
+    ("diffusers", "names", single(kohya_named(f"lora_te2_{ATTENTION}_q_proj")), True),
     ("diffusers", "products", single(TUCKER), True),
 ]

@@ -124,6 +124,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], dict[str, Rule]]] = {
             "prefix": diffusers_rules.prefix,
             "scale": diffusers_rules.scale,
             "alphas": diffusers_rules.alphas,
+            "names": diffusers_rules.names,
             "products": diffusers_rules.products,
         },
     ),

@@ -14,6 +14,7 @@ from pamctl.adapters.flattening import flattened
 from pamctl.adapters.module_names import canonical_id
 from pamctl.adapters.sgm_names import diffusers_paths, sgm_table
 from pamctl.merging import merge
+from pamctl.serving import check_serving
 from tests.adapter_cases import delta
 
 torch = pytest.importorskip("torch")
@@ -327,6 +328,35 @@ def test_an_adapter_of_sd_scripts_merges_with_one_of_diffusers_in_every_module(t
         {module: 0.25 * deltas[module] + 0.75 * other[module] for module in other},
     )
     assert deltas.keys() == other.keys() >= unet.keys()
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [
+        ("lora_unet_add_embedding_linear_1", (32, 40)),
+        ("lora_te1_text_model_encoder_layers_1_self_attn_q_proj", (12, 12)),
+        ("lora_te2_text_model_encoder_layers_0_self_attn_v_proj", (12, 12)),
+    ],
+)
+def test_names_that_diffusers_overlooks_are_told_by_the_serving_rule(
+    module: str, shape: tuple[int, int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    others = {"lora_unet_mid_block_attentions_0_proj_in": (32, 32)}
+    if module.startswith("lora_te"):
+        others[f"{module[:8]}_text_model_encoder_layers_1_mlp_fc1"] = (20, 12)
+    tensors = {}
+    for key, (outputs, inputs) in {**others, module: shape}.items():
+        tensors |= {f"{key}.lora_down.weight": torch.randn(4, inputs), f"{key}.alpha": torch.tensor(4.0)}
+        tensors[f"{key}.lora_up.weight"] = torch.randn(outputs, 4)
+    save_file(tensors, tmp_path / "kohya.safetensors")
+    (finding,) = check_serving(str(tmp_path / "kohya.safetensors"), "diffusers").findings
+    assert (finding.rule, finding.where) == ("names", module)
+    assert len(loaded(tmp_path / "kohya.safetensors").deltas()) == len(others)
+    adapter = open_adapter(tmp_path / "kohya.safetensors")
+    write_adapter(adapter, tmp_path / "mended.safetensors", "diffusers")
+    assert check_serving(str(tmp_path / "mended.safetensors"), "diffusers").served
+    assert len(loaded(tmp_path / "mended.safetensors").deltas()) == len(others) + 1
+    caplog.clear()  # the complaints that are due, and those of the encoders that the file does not adapt
 
 
 # Under diffusers' name for it diffusers 0.42 takes kohya's add_embedding.linear_1 for add.embedding.linear.

@@ -12,7 +12,20 @@ from pamctl.cli.main import pamctl
 from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.serving import TARGETS, ServingReport, check_serving
 from tests.adapter_cases import KEY, delta
-from tests.serving_cases import BROKEN, LAYERS, PLAIN, TOWER, Writer, kohya, mlx, pair, peft, single
+from tests.serving_cases import (
+    ATTENTION,
+    BROKEN,
+    LAYERS,
+    PLAIN,
+    TOWER,
+    Writer,
+    kohya,
+    kohya_named,
+    mlx,
+    pair,
+    peft,
+    single,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +96,20 @@ def test_mlx_looks_for_its_own_file_name(tmp_path: Path) -> None:
     folder = mlx()(tmp_path / "broken")
     (folder / "adapters.safetensors").rename(folder / "weights.safetensors")
     assert [finding.rule for finding in check_serving("broken", "mlx").findings] == ["file-name"]
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        (f"lora_te_{ATTENTION}_q_proj", f"lora_te_{ATTENTION}_out_proj"),
+        ("lora_te1_text_model_encoder_layers_1_mlp_fc1",),
+        (f"lora_te1_{ATTENTION}_q_proj", "lora_unet_double_blocks_0_img_attn_qkv"),
+        ("lora_unet_time_embedding_linear_1",),
+    ],
+)
+def test_names_of_kohyas_that_diffusers_reads_are_served(modules: tuple[str, ...], tmp_path: Path) -> None:
+    single(kohya_named(*modules))(tmp_path / "kohya")
+    assert check_serving("kohya", "diffusers").served
 
 
 def test_what_cannot_be_converted_is_said_and_why(tmp_path: Path) -> None:
