@@ -15,7 +15,8 @@ from tests.hub_server import serve
 pytest.importorskip("peft")
 
 PUSHED = (
-    "import pathlib, sys; from pamctl.hub import push; push(pathlib.Path(sys.argv[1]), 'org/pushed', 'x')"
+    "import pathlib, sys; from pamctl.hub import push\n"
+    "push(pathlib.Path(sys.argv[1]), 'org/pushed', 'x', lambda there, new: ())"
 )
 LOADED_BY_PEFT = """
 import json
