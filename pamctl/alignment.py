@@ -13,11 +13,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 from pamctl_kernels import magnitude_threshold, realign, sign_conflicts
 
-from pamctl.adapters.adapter import Adapter, ComputedModules, Float32, LoraFactors
+from pamctl.adapters.adapter import Adapter
 from pamctl.adapters.compatibility import (
     factor_mismatch,
     share_a_start,
 )
+from pamctl.adapters.factors import ComputedModules, Float32, LoraFactors
 from pamctl.adapters.matching import brought_together
 from pamctl.adapters.provenance import Provenance
 from pamctl.refusal import Refusal, UsageRefusal

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from pamctl.adapters import Adapter, BaseModel, LoraFactors, Parent, Provenance, save_adapter
-from pamctl.adapters.adapter import EMBEDDING, LINEAR, Layer
+from pamctl.adapters.factors import EMBEDDING, LINEAR, Layer
 from pamctl.adapters.tensor_file import DTYPES as NUMPY_DTYPES
 
 SIZES = {

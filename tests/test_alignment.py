@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pamctl.adapters import Adapter, LoraFactors, Parent
-from pamctl.adapters.adapter import Extra
+from pamctl.adapters.extra import Extra
 from pamctl.alignment import Scope, align, compare_signs, thresholds
 from pamctl.refusal import Refusal, UsageRefusal
 from tests.adapter_cases import Q_PROJ, child_of, on_base, random_adapter, random_factors

@@ -1,147 +1,16 @@
-"""What an adapter is: for each adapted module the two LoRA factors and their scale, read when asked for."""
+"""What an adapter is: adapted modules by id, what passes through, where it comes from."""
 
-import hashlib
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pamctl.adapters.extra import Extra
+from pamctl.adapters.factors import ComputedModules, LoraFactors, ModuleShape, computed, widest
+from pamctl.adapters.fingerprint import combined_digest, module_digest
 from pamctl.adapters.provenance import BaseModel, Parent, Provenance, public_name
-from pamctl.adapters.tensor_file import DTYPES
 from pamctl.refusal import Refusal
-
-Float32 = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """What kind of layer a module is: it decides how a format lays out the factors, not what they compute.
-
-    Args:
-        kind: for `conv` the columns of `a` are (channels, *kernel) in row-major order; for `embedding` they
-            are the vocabulary, and the delta of the table is the transpose of scale · b @ a.
-        kernel: the lengths of a convolution's kernel, one to three of them.
-    """
-
-    kind: Literal["linear", "conv", "embedding"] = "linear"
-    kernel: tuple[int, ...] = ()
-
-
-LINEAR = Layer()
-EMBEDDING = Layer("embedding")
-
-
-@dataclass(frozen=True, eq=False)
-class LoraFactors:
-    """One adapted module: delta = scale · b @ a.
-
-    Args:
-        a: (rank, inputs) float32, applied first.
-        b: (outputs, rank) float32.
-        scale: alpha / rank, or alpha / √rank under rsLoRA; 1 when it is already folded into `b`.
-    """
-
-    a: Float32
-    b: Float32
-    scale: float = 1.0
-    layer: Layer = LINEAR
-
-    def __post_init__(self) -> None:
-        if self.a.ndim != 2 or self.b.ndim != 2 or self.a.shape[0] != self.b.shape[1]:
-            raise ValueError(
-                f"a {self.a.shape} and b {self.b.shape} are not (rank, inputs) and (outputs, rank)"
-            )
-
-    @property
-    def rank(self) -> int:
-        return int(self.a.shape[0])
-
-    @property
-    def shape(self) -> "ModuleShape":
-        return ModuleShape(self.rank, self.a.shape[1], self.b.shape[0], "F32", self.layer, self.scale)
-
-    def folded(self) -> "LoraFactors":
-        """The same delta with the scale multiplied into `b`: what pamctl compares and writes.
-
-        What goes beyond float32 is Inf, which whoever writes it refuses.
-        """
-        if self.scale == 1.0:
-            return self
-        with np.errstate(over="ignore"):
-            return replace(self, b=self.b * np.float32(self.scale), scale=1.0)
-
-
-@dataclass(frozen=True)
-class ModuleShape:
-    """What is known of a module without reading its numbers.
-
-    Args:
-        dtype: the one at rest, as F32 or BF16.
-        scale: as its file gives it; it may be folded into the factors since.
-    """
-
-    rank: int
-    inputs: int
-    outputs: int
-    dtype: str
-    layer: Layer = LINEAR
-    scale: float = field(default=1.0, compare=False)
-
-    @property
-    def parameters(self) -> int:
-        return self.rank * (self.inputs + self.outputs)
-
-    @property
-    def bytes(self) -> int:
-        return self.parameters * DTYPES[self.dtype].itemsize
-
-
-class ComputedModules(Mapping[str, LoraFactors]):
-    """Modules computed each time they are asked for and never kept: memory stays that of one module."""
-
-    def __init__(self, shapes: Mapping[str, ModuleShape], compute: Callable[[str], LoraFactors]) -> None:
-        self.shapes = shapes
-        self._compute = compute
-
-    def __getitem__(self, module: str) -> LoraFactors:
-        if module not in self.shapes:
-            raise KeyError(module)
-        return self._compute(module)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.shapes)
-
-    def __len__(self) -> int:
-        return len(self.shapes)
-
-
-ExtraRole = Literal["module", "embedding", "bias", "lora_bias"]
-
-
-@dataclass(frozen=True, eq=False)
-class Extra:
-    """A tensor of an adapter that is no delta. It passes through unchanged, in the dtype it has at rest.
-
-    Args:
-        role: `module`, the full weight of a module in place of the base's; `embedding`, the same of a resized
-            embedding, for which the base has to be resized; `bias`, a bias of the base as trained;
-            `lora_bias`, which is added to a module's output and has the scale folded in.
-        read: gives the tensor, in its dtype.
-    """
-
-    role: ExtraRole
-    shape: tuple[int, ...]
-    dtype: str
-    read: Callable[[], NDArray[Any]]
-
-    @property
-    def bytes(self) -> int:
-        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
 
 @dataclass(frozen=True)
@@ -260,52 +129,5 @@ class Adapter:
         return found
 
 
-def widest(dtypes: Iterable[str]) -> str:
-    """The narrowest dtype that pamctl writes and that holds numbers of all of these."""
-    found = {"F16" if dtype.startswith("F8") else dtype for dtype in dtypes}
-    return found.pop() if found in ({"F16"}, {"BF16"}) else "F32"
-
-
-def computed(dtypes: Iterable[str]) -> str:
-    """The narrowest dtype for what is computed from these: BF16 has the range of F32, F16 has not."""
-    return "BF16" if set(dtypes) == {"BF16"} else "F32"
-
-
-def module_digest(factors: LoraFactors) -> bytes:
-    """SHA-256 of one module's factors as float32, the scale folded in, less padding."""
-    a, b = _without_padding(factors.folded())
-    digest = hashlib.sha256(
-        f"{a.shape[0]} {a.shape[1]} {b.shape[0]} {factors.layer.kind} {factors.layer.kernel}\n".encode()
-    )
-    digest.update(np.ascontiguousarray(a, dtype="<f4").data)
-    digest.update(np.ascontiguousarray(b, dtype="<f4").data)
-    return digest.digest()
-
-
-def combined_digest(modules: Mapping[str, bytes], extras: Mapping[str, Extra]) -> str:
-    """The fingerprint of an adapter whose modules have these digests.
-
-    Ids enter it flattened, as kohya spells them, so that it is the same for a file that knows no others.
-    """
-    whole = hashlib.sha256()
-    for module, digest in sorted((module.replace(".", "_"), digest) for module, digest in modules.items()):
-        whole.update(f"{module}\0".encode())
-        whole.update(digest)
-    for name, extra in sorted(extras.items()):
-        values = np.ascontiguousarray(extra.read())
-        if extra.role == "lora_bias" and not values.any():
-            continue  # which peft wants of every module as soon as one has it
-        whole.update(f"{name}\0{extra.role} {extra.dtype} {extra.shape}\n".encode())
-        whole.update(hashlib.sha256(values.reshape(-1).view(np.uint8).data).digest())
-    return whole.hexdigest()
-
-
 def _shapes(modules: Mapping[str, LoraFactors]) -> dict[str, ModuleShape]:
     return {module: factors.shape for module, factors in modules.items()}
-
-
-def _without_padding(factors: LoraFactors) -> tuple[Float32, Float32]:
-    """The factors less the last rank components that are zero in both."""
-    used = np.flatnonzero(factors.a.any(axis=1) | factors.b.any(axis=0))
-    rank = int(used[-1]) + 1 if used.size else 0
-    return factors.a[:rank], factors.b[:, :rank]

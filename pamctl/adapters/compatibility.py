@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from pamctl.adapters.adapter import Adapter, ModuleShape
+from pamctl.adapters.adapter import Adapter
+from pamctl.adapters.factors import ModuleShape
 from pamctl.adapters.module_names import is_bare_text, is_text_tower
 from pamctl.hub import is_repository_name
 from pamctl.refusal import Refusal

@@ -4,8 +4,10 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-from pamctl.adapters.adapter import Adapter, ComputedModules, Extra
+from pamctl.adapters.adapter import Adapter
 from pamctl.adapters.compatibility import refuse_different_bases, refuse_different_modules
+from pamctl.adapters.extra import Extra
+from pamctl.adapters.factors import ComputedModules
 from pamctl.adapters.flattening import flattened, is_flattened, is_one_name, unflattened
 from pamctl.adapters.module_names import (
     SPELLINGS,

@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pamctl.adapters.adapter import Adapter, LoraFactors, module_digest
+from pamctl.adapters.adapter import Adapter
+from pamctl.adapters.factors import LoraFactors
+from pamctl.adapters.fingerprint import module_digest
 from pamctl.adapters.module_names import kind, tower
 from pamctl.inspection.spectrum import Float64, effective_rank, energies, gram, rank_that_keeps
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pamctl.adapters.adapter import Float32, LoraFactors
+from pamctl.adapters.factors import Float32, LoraFactors
 
 MOST_EXACT = 1 << 27
 """Weights of two adapters' common modules up to which all are computed, in about a second."""

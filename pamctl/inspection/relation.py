@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from pamctl.adapters.adapter import Adapter, LoraFactors, module_digest
+from pamctl.adapters.adapter import Adapter
 from pamctl.adapters.compatibility import (
     factor_mismatch,
     share_a_start,
 )
+from pamctl.adapters.factors import LoraFactors
+from pamctl.adapters.fingerprint import module_digest
 from pamctl.adapters.matching import brought_together
 from pamctl.alignment import AlignmentReport, compare_signs
 from pamctl.inspection.contents import over_modules

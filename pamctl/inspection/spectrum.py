@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pamctl.adapters.adapter import LoraFactors
+from pamctl.adapters.factors import LoraFactors
 
 Float64 = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from pamctl_kernels import weighted_average
 
-from pamctl.adapters.adapter import LoraFactors
+from pamctl.adapters.factors import LoraFactors
 from pamctl.refusal import UsageRefusal
 
 

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from pamctl.adapters.adapter import Adapter, ComputedModules, LoraFactors
+from pamctl.adapters.adapter import Adapter
+from pamctl.adapters.factors import ComputedModules, LoraFactors
 from pamctl.adapters.provenance import Provenance
 from pamctl.merging.average import average_factors
 from pamctl.merging.low_rank import concatenate

@@ -6,7 +6,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pamctl.adapters.adapter import Adapter, Extra, widest
+from pamctl.adapters.adapter import Adapter
+from pamctl.adapters.extra import Extra
+from pamctl.adapters.factors import widest
 from pamctl.adapters.tensor_file import DTYPES
 from pamctl.merging.average import shares
 from pamctl.refusal import Refusal

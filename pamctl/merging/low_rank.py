@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pamctl.adapters.adapter import Float32, LoraFactors
+from pamctl.adapters.factors import Float32, LoraFactors
 
 Float64 = NDArray[np.float64]
 

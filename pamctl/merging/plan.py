@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from pamctl.adapters.adapter import Adapter, Extra, ModuleShape, computed
+from pamctl.adapters.adapter import Adapter
 from pamctl.adapters.compatibility import (
     factor_mismatch,
     refuse_different_base_names,
@@ -14,6 +14,8 @@ from pamctl.adapters.compatibility import (
     share_a_start,
     with_differing_base_names,
 )
+from pamctl.adapters.extra import Extra
+from pamctl.adapters.factors import ModuleShape, computed
 from pamctl.adapters.matching import brought_together
 from pamctl.merging.average import shares
 from pamctl.merging.extras import FullModules, merged_extras

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pamctl.adapters.adapter import ComputedModules, LoraFactors, computed
+from pamctl.adapters.factors import ComputedModules, LoraFactors, computed
 from pamctl.merging.low_rank import compress, squared_norm
 
 

@@ -8,7 +8,8 @@ from functools import cache
 import jax.numpy as jnp
 import numpy as np
 
-from pamctl.adapters.adapter import Adapter, LoraFactors
+from pamctl.adapters.adapter import Adapter
+from pamctl.adapters.factors import LoraFactors
 from pamctl.models.config import PaliGemmaConfig
 from pamctl.models.paligemma import Lora
 from pamctl.refusal import Refusal, UsageRefusal

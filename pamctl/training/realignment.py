@@ -11,7 +11,7 @@ import numpy as np
 from pamctl_kernels import realign
 
 from pamctl.adapters import Adapter
-from pamctl.adapters.adapter import Float32
+from pamctl.adapters.factors import Float32
 from pamctl.alignment import AlignmentReport, Reinit, SignCounts, Thresholds, thresholds
 from pamctl.models.config import PaliGemmaConfig
 from pamctl.models.lora import adaptable

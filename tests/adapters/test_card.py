@@ -7,8 +7,9 @@ from huggingface_hub.utils import validate_repo_id
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pamctl.adapters.adapter import Adapter, LoraFactors
+from pamctl.adapters.adapter import Adapter
 from pamctl.adapters.card import card, code
+from pamctl.adapters.factors import LoraFactors
 from pamctl.adapters.provenance import BaseModel, Parent, Provenance
 from pamctl.hub import is_repository_name
 

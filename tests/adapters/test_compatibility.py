@@ -3,7 +3,6 @@ from dataclasses import replace
 import pytest
 
 from pamctl.adapters import Adapter, BaseModel, Parent, Provenance
-from pamctl.adapters.adapter import EMBEDDING, Layer
 from pamctl.adapters.compatibility import (
     factor_mismatch,
     refuse_different_base_names,
@@ -12,6 +11,7 @@ from pamctl.adapters.compatibility import (
     share_a_start,
     with_differing_base_names,
 )
+from pamctl.adapters.factors import EMBEDDING, Layer
 from pamctl.refusal import Refusal
 from tests.adapter_cases import Q_PROJ, child_of, on_base, random_adapter, random_factors
 

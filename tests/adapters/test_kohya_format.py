@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from pamctl.adapters import Adapter, LoraFactors, Provenance, open_adapter, save_adapter, write_adapter
-from pamctl.adapters.adapter import EMBEDDING, Extra
+from pamctl.adapters.extra import Extra
+from pamctl.adapters.factors import EMBEDDING
 from pamctl.adapters.formats.kohya import WEIGHTS_NAME
 from pamctl.adapters.formats.written import WriteOptions
 from pamctl.adapters.module_names import canonical_id

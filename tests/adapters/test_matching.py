@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pamctl.adapters import Adapter, LoraFactors, open_adapter, save_adapter, write_adapter
-from pamctl.adapters.adapter import Extra
+from pamctl.adapters.extra import Extra
 from pamctl.adapters.flattening import flattened
 from pamctl.adapters.matching import brought_together, dotted, in_company, matched, renamed_like
 from pamctl.alignment import align

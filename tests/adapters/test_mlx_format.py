@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from pamctl.adapters import Adapter, LoraFactors, open_adapter, save_adapter
-from pamctl.adapters.adapter import EMBEDDING, Extra, Layer
+from pamctl.adapters.extra import Extra
+from pamctl.adapters.factors import EMBEDDING, Layer
 from pamctl.adapters.formats.written import WriteOptions
 from pamctl.refusal import Refusal
 from tests.adapter_cases import (

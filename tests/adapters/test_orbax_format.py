@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from orbax.checkpoint import v1 as ocp
 
 from pamctl.adapters import Adapter, open_adapter, save_adapter, write_adapter
-from pamctl.adapters.adapter import Extra, LoraFactors
+from pamctl.adapters.extra import Extra
+from pamctl.adapters.factors import LoraFactors
 from pamctl.adapters.formats.written import WriteOptions
 from pamctl.adapters.tensor_file import DTYPES
 from pamctl.refusal import Refusal

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pamctl.adapters import Adapter, Provenance, open_adapter, save_adapter
-from pamctl.adapters.adapter import EMBEDDING, Extra
+from pamctl.adapters.extra import Extra
+from pamctl.adapters.factors import EMBEDDING
 from pamctl.adapters.formats import peft_patterns, peft_settings
 from pamctl.adapters.formats.written import WriteOptions
 from pamctl.adapters.module_names import SPELLINGS

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pamctl.adapters import Adapter, ComputedModules, LoraFactors, open_adapter
-from pamctl.adapters.adapter import EMBEDDING, Extra, Layer
+from pamctl.adapters.extra import Extra
+from pamctl.adapters.factors import EMBEDDING, Layer
 from pamctl.inspection import describe
 from pamctl.refusal import Refusal
 from tests.adapter_cases import (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pamctl.adapters import Adapter, open_adapter
-from pamctl.adapters.adapter import Extra
+from pamctl.adapters.extra import Extra
 from pamctl.merging import merge, plan_merge
 from pamctl.refusal import Refusal, UsageRefusal
 from tests.adapter_cases import Q_PROJ, delta, random_adapter, saved

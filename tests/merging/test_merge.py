@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pamctl.adapters import Adapter, ComputedModules, LoraFactors, Parent, open_adapter
-from pamctl.adapters.adapter import ModuleShape
+from pamctl.adapters.factors import ModuleShape
 from pamctl.merging import execute, merge, plan_merge
 from tests.adapter_cases import Q_PROJ, SIZES, child_of, delta, on_base, random_adapter, random_factors, saved
 

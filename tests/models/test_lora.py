@@ -6,7 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from pamctl.adapters.adapter import EMBEDDING, Adapter, Extra, Layer, LoraFactors
+from pamctl.adapters.adapter import Adapter
+from pamctl.adapters.extra import Extra
+from pamctl.adapters.factors import EMBEDDING, Layer, LoraFactors
 from pamctl.models.lora import adaptable, chosen, init_lora, lora_from_adapter, lora_to_adapter
 from pamctl.models.paligemma import image_features, suffix_loss
 from pamctl.refusal import Refusal, UsageRefusal

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pamctl.adapters import Adapter, open_adapter, save_adapter
-from pamctl.adapters.adapter import EMBEDDING, LoraFactors
+from pamctl.adapters.factors import EMBEDDING, LoraFactors
 from pamctl.refusal import Refusal
 from tests.adapter_cases import delta, random_factors
 

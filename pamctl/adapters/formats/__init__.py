@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from pamctl.adapters import card
-from pamctl.adapters.adapter import Adapter, Extra, Origin
+from pamctl.adapters.adapter import Adapter, Origin
+from pamctl.adapters.extra import Extra
 from pamctl.adapters.formats import diffusers, kohya, mlx, orbax, peft
 from pamctl.adapters.formats.peft_extras import full_modules
 from pamctl.adapters.formats.stored import Stored, read_settings

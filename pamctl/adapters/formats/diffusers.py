@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pamctl.adapters.adapter import Adapter, Extra
+from pamctl.adapters.adapter import Adapter
+from pamctl.adapters.extra import Extra
 from pamctl.adapters.formats.alphas import alpha_scales, named_base, without_alpha
 from pamctl.adapters.formats.pairing import FactorPair, paired_modules
 from pamctl.adapters.formats.peft_patterns import target_modules

@@ -21,7 +21,8 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from pamctl.adapters.adapter import Adapter, Extra, ExtraRole
+from pamctl.adapters.adapter import Adapter
+from pamctl.adapters.extra import Extra, ExtraRole
 from pamctl.adapters.formats.pairing import FactorPair, paired_modules
 from pamctl.adapters.formats.stored import Contents, Stored, read_settings
 from pamctl.adapters.formats.written import WriteOptions, WrittenFactors, factor_shapes

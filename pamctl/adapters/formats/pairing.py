@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pamctl.adapters.adapter import (
+from pamctl.adapters.factors import (
     EMBEDDING,
     LINEAR,
     ComputedModules,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pamctl.adapters.adapter import Adapter, Extra, ExtraRole
+from pamctl.adapters.adapter import Adapter
+from pamctl.adapters.extra import Extra, ExtraRole
 from pamctl.adapters.formats.pairing import FactorPair
 from pamctl.adapters.formats.peft_patterns import PREFIX
 from pamctl.adapters.formats.peft_settings import PeftSettings

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pamctl.adapters.adapter import ComputedModules, Extra
+from pamctl.adapters.extra import Extra
+from pamctl.adapters.factors import ComputedModules
 from pamctl.adapters.tensor_file import LARGEST_SETTINGS, TensorFile, parsed_json
 from pamctl.refusal import Refusal
 

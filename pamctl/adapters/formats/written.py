@@ -10,14 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pamctl.adapters.adapter import (
-    Adapter,
-    Float32,
-    LoraFactors,
-    ModuleShape,
-    combined_digest,
-    module_digest,
-)
+from pamctl.adapters.adapter import Adapter
+from pamctl.adapters.factors import Float32, LoraFactors, ModuleShape
+from pamctl.adapters.fingerprint import combined_digest, module_digest
 from pamctl.adapters.provenance import embedding, public_name
 from pamctl.adapters.safetensors_file import rounded_to, write_safetensors
 from pamctl.refusal import Refusal
