@@ -416,8 +416,8 @@ def try_one(given: list[Seed], seed: int, index: int) -> Outcome:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         shutil.rmtree(folder)
-    if not fault and peak_memory() > max(before, MOST_MEMORY):
-        fault = f"took {peak_memory() >> 20} MB"
+    if not fault and peak_memory() > before + MOST_MEMORY:
+        fault = f"took {peak_memory() - before >> 20} MB"
     return Outcome(case, refused, fault)
 
 
