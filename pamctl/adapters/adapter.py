@@ -71,6 +71,11 @@ class Adapter:
         self.denoiser = denoiser
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know before trusting it, as its reader noted."""
+        return self.origin.notes if self.origin else ()
+
+    @property
     def rank(self) -> int:
         """The largest rank of any module."""
         return max((shape.rank for shape in self.shapes.values()), default=0)

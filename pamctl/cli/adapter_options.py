@@ -1,13 +1,17 @@
 """The options that commands share: how an adapter is opened, and how one is written."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pamctl.cli.push import pushed_to, say_where_it_would_be_pushed
+
 if TYPE_CHECKING:
     from pamctl.adapters import Adapter
     from pamctl.adapters.formats.written import WriteOptions
+    from pamctl.merging.truncation import Truncation
 
 allow_pickle_option = click.option(
     "--allow-pickle",
@@ -69,12 +73,44 @@ def size_of(adapter: "Adapter", options: "WriteOptions") -> dict[str, Any]:
     }
 
 
+def write_out(
+    adapter: "Adapter",
+    truncation: "Truncation | None",
+    output: Path,
+    format: str,
+    options: "WriteOptions",
+    *,
+    push_to: str | None,
+    force: bool,
+    dry_run: bool,
+) -> dict[str, Any]:
+    """Write what a command made and push it, or in a dry run neither; gives what `--json` tells of that."""
+    from pamctl.adapters import write_adapter
+    from pamctl.cli.output import say
+
+    outcome = {"output": None, "format": format, "retained_energy_percent": None, "pushed": None}
+    if dry_run:
+        say_where_it_would_be_pushed(push_to)
+        return outcome
+    write_adapter(adapter, output, format, options, force=force)
+    retained = None
+    if truncation:
+        retained = 100 * truncation.retained_energy
+        say(f"rank {adapter.rank} keeps {retained:.4f} % of the delta's energy")
+    return {
+        **outcome,
+        "output": str(output),
+        "retained_energy_percent": retained,
+        "pushed": pushed_to(push_to, output),
+    }
+
+
 def opened(reference: str, allow_pickle: bool = False) -> "Adapter":
     """Open an adapter and warn of what the user should know before trusting it."""
     from pamctl.adapters import open_adapter
     from pamctl.cli.output import warn
 
     adapter = open_adapter(reference, allow_pickle=allow_pickle)
-    for note in adapter.origin.notes if adapter.origin else ():
+    for note in adapter.notes:
         warn(f"{reference}: {note}")
     return adapter

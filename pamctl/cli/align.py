@@ -72,19 +72,18 @@ def align(
       pamctl align second --to first --top-p 30 --scope tensor --fail-above 60 --json
     """
     from pamctl.adapters import write_adapter
-    from pamctl.adapters.sources import ADAPTER_FILES
+    from pamctl.adapters.formats import refuse_taken
     from pamctl.alignment import align as align_adapters
     from pamctl.cli.adapter_options import opened
     from pamctl.cli.output import print_json, print_result, say
     from pamctl.refusal import Refusal, UsageRefusal
-    from pamctl.whole_output import refuse_existing
 
     if fail_above is not None and not 0 <= fail_above <= 100:
         raise UsageRefusal(f"--fail-above is {fail_above:g}", "give a percentage from 0 to 100")
     if push_to and not output:
         raise UsageRefusal("--push-to without an output", "add -o DIR: what is written there is pushed")
     if output:
-        refuse_existing(output, force=force, known=ADAPTER_FILES.__contains__)
+        refuse_taken(output, force=force)
     aligned, report = align_adapters(
         opened(adapter, allow_pickle), opened(reference, allow_pickle), top_p, scope, reinit
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from pamctl.cli.adapter_options import allow_pickle_option, writing_options
-from pamctl.cli.push import push_option, pushed_to, say_where_it_would_be_pushed
+from pamctl.cli.push import push_option
 
 
 @click.command()
@@ -56,15 +56,12 @@ def convert(
     from pamctl.cli.blas import use_one_thread
 
     use_one_thread()
-    from pamctl.adapters import write_adapter
-    from pamctl.adapters.formats import is_one_file, refuse_unwritable
-    from pamctl.adapters.sources import ADAPTER_FILES
-    from pamctl.cli.adapter_options import opened, size_of, write_options
+    from pamctl.adapters.formats import refuse_taken, refuse_unwritable
+    from pamctl.cli.adapter_options import opened, size_of, write_options, write_out
     from pamctl.cli.output import print_json, print_result, say
     from pamctl.conversion import convert as convert_adapter
-    from pamctl.whole_output import refuse_existing
 
-    refuse_existing(output, force=force, file=is_one_file(output), known=ADAPTER_FILES.__contains__)
+    refuse_taken(output, force=force)
     source = opened(adapter, allow_pickle)
     if names_from:
         from pamctl.adapters.matching import renamed_like
@@ -78,18 +75,17 @@ def convert(
         f"{read_from} to {format_}: {size['modules']} modules, rank {size['rank']}, {size['dtype']}, "
         f"{size['bytes']:,} bytes"
     )
-    retained = pushed = None
-    if dry_run:
-        say_where_it_would_be_pushed(push_to)
-    else:
-        write_adapter(converted.adapter, output, format_, options, force=force)
-        if converted.truncation:
-            retained = 100 * converted.truncation.retained_energy
-            say(f"rank {size['rank']} keeps {retained:.4f} % of the delta's energy")
-        pushed = pushed_to(push_to, output)
+    outcome = write_out(
+        converted.adapter,
+        converted.truncation,
+        output,
+        format_,
+        options,
+        push_to=push_to,
+        force=force,
+        dry_run=dry_run,
+    )
     if as_json:
-        written = None if dry_run else str(output)
-        outcome = {"output": written, "retained_energy_percent": retained, "pushed": pushed}
-        print_json("convert", {"from": read_from, "format": format_, **outcome, **size})
+        print_json("convert", {"from": read_from, **outcome, **size})
     elif not dry_run:
         print_result(output)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pamctl.cli.adapter_options import allow_pickle_option, writing_options
-from pamctl.cli.push import push_option, pushed_to, say_where_it_would_be_pushed
+from pamctl.cli.push import push_option
 
 if TYPE_CHECKING:
     from pamctl.merging import MergePlan
@@ -93,15 +93,12 @@ def merge(
     from pamctl.cli.blas import use_one_thread
 
     use_one_thread()
-    from pamctl.adapters import write_adapter
-    from pamctl.adapters.formats import is_one_file, refuse_unwritable
-    from pamctl.adapters.sources import ADAPTER_FILES
-    from pamctl.cli.adapter_options import opened, size_of, write_options
+    from pamctl.adapters.formats import refuse_taken, refuse_unwritable
+    from pamctl.cli.adapter_options import opened, size_of, write_options, write_out
     from pamctl.cli.output import print_json, print_result, say, warn
     from pamctl.merging import execute, plan_merge
-    from pamctl.whole_output import refuse_existing
 
-    refuse_existing(output, force=force, file=is_one_file(output), known=ADAPTER_FILES.__contains__)
+    refuse_taken(output, force=force)
     opened_adapters = [opened(adapter, allow_pickle) for adapter in adapters]
     plan = plan_merge(
         opened_adapters,
@@ -119,23 +116,17 @@ def merge(
         say(line)
     for note in plan.notes:
         warn(note)
-    retained = pushed = None
-    if dry_run:
-        say_where_it_would_be_pushed(push_to)
-    else:
-        write_adapter(merged.adapter, output, format_, options, force=force)
-        if merged.truncation:
-            retained = 100 * merged.truncation.retained_energy
-            say(f"rank {plan.rank} keeps {retained:.4f} % of the delta's energy")
-        pushed = pushed_to(push_to, output)
+    outcome = write_out(
+        merged.adapter,
+        merged.truncation,
+        output,
+        format_,
+        options,
+        push_to=push_to,
+        force=force,
+        dry_run=dry_run,
+    )
     if as_json:
-        written = None if dry_run else str(output)
-        outcome = {
-            "output": written,
-            "format": format_,
-            "retained_energy_percent": retained,
-            "pushed": pushed,
-        }
         print_json("merge", {**outcome, **plan.to_json(), **size})
     elif not dry_run:
         print_result(output)

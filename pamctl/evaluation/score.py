@@ -61,7 +61,7 @@ def score_adapter(
     for note in model.notes:
         warn(note)
     if adapter:
-        for note in adapter.origin.notes if adapter.origin else ():
+        for note in adapter.notes:
             warn(note)
         _check_adapter(adapter, model, stage, warn)
     lora = lora_from_adapter(adapter, model.config) if adapter else {}

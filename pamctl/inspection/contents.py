@@ -78,7 +78,7 @@ def describe(adapter: Adapter, *, norms: bool = True) -> dict[str, Any]:
         **(_figures(spectra.values()) if norms else {}),
         "groups": _groups(modules, spectra),
         "extras": _extras(adapter),
-        "notes": [*(origin.notes if origin else ()), *_notes(adapter, modules, norms)],
+        "notes": [*adapter.notes, *_notes(adapter, modules, norms)],
         "modules": modules,
     }
 

@@ -83,7 +83,7 @@ def prepare(
     anchor = None
     if alignment is not None and global_adapter is not None and reference is not None:
         anchor = anchor_of(global_adapter, reference, alignment, base.config)
-    found = global_adapter.origin.notes if global_adapter and global_adapter.origin else ()
+    found = global_adapter.notes if global_adapter else ()
     notes = (*task.notes, *base.notes, *found, *_notes(settings, configuration))
     return Prepared(Run(base, split, configuration, lora, anchor), task, global_adapter, notes)
 

@@ -17,7 +17,7 @@ from pamctl.adapters.safetensors_file import open_safetensors
 from pamctl.adapters.sources import ADAPTER_FILES, CONFIG_NAME, AdapterSource, locate
 from pamctl.adapters.tensor_file import TensorFile, shown
 from pamctl.refusal import Refusal, UsageRefusal
-from pamctl.whole_output import whole_file, whole_folder
+from pamctl.whole_output import refuse_existing, whole_file, whole_folder
 
 # In the order they are tried: each knows its own by the names of the tensors.
 FORMATS = {"peft": peft, "mlx": mlx, "kohya": kohya, "diffusers": diffusers, "orbax": orbax}
@@ -95,6 +95,11 @@ def _save(adapter: Adapter, draft: Path, format: str, options: WriteOptions) -> 
         if record is not None:
             write_provenance(record, draft)
         (draft / card.FILE_NAME).write_text(card.card(adapter, format), encoding="utf-8")
+
+
+def refuse_taken(path: Path, *, force: bool = False) -> None:
+    """Refuse a path that `write_adapter` could not take, before any adapter is opened."""
+    refuse_existing(path, force=force, file=is_one_file(path), known=ADAPTER_FILES.__contains__)
 
 
 def refuse_unwritable(adapter: Adapter, path: Path, format: str, options: WriteOptions | None = None) -> None:
