@@ -59,9 +59,10 @@ class Adapter:
         origin: Origin | None = None,
         denoiser: str | None = None,
     ) -> None:
-        given = modules.shapes if isinstance(modules, ComputedModules) else _shapes(modules)
-        self.shapes: dict[str, ModuleShape] = {module: given[module] for module in sorted(given)}
-        self.modules = ComputedModules(self.shapes, modules.__getitem__)
+        if not isinstance(modules, ComputedModules):
+            modules = ComputedModules(_shapes(modules), modules.__getitem__)
+        self.shapes: dict[str, ModuleShape] = {name: modules.shapes[name] for name in sorted(modules.shapes)}
+        self.modules = modules.ordered(self.shapes)
         self.provenance = provenance
         recorded = provenance.base.name if provenance and provenance.base else None
         self.base_model = base_model or recorded
@@ -105,8 +106,22 @@ class Adapter:
     def as_parent(self) -> Parent:
         """This adapter as the record of one made from it names it."""
         if self.origin is None:
-            return Parent(self.fingerprint)
-        return Parent(self.fingerprint, self.origin.repository, self.origin.commit)
+            return Parent(self.claimed_fingerprint)
+        return Parent(self.claimed_fingerprint, self.origin.repository, self.origin.commit)
+
+    @property
+    def claimed_fingerprint(self) -> str:
+        """The fingerprint that its record holds, else the computed one: not yet checked against the weights.
+
+        Whoever reads every module checks it with `fingerprint_of`.
+        """
+        recorded = self.provenance.fingerprint if self.provenance else None
+        return self.fingerprint if recorded is None or self.is_checked else recorded
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether `fingerprint` has been computed from the weights, and is what the record says."""
+        return "fingerprint" in self.__dict__
 
     @cached_property
     def fingerprint(self) -> str:

@@ -1,8 +1,8 @@
 """One adapted module: its two LoRA factors, their scale and their shape, read when asked for."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,17 @@ from numpy.typing import NDArray
 from pamctl.adapters.tensor_file import DTYPES
 
 Float32 = NDArray[np.float32]
+
+
+Part = Literal["a", "b"]
+
+
+class Block(NamedTuple):
+    """Some rows of one factor of a module: (rows, inputs) of `a` or (rows, rank) of `b`."""
+
+    module: str
+    part: Part
+    values: Float32
 
 
 @dataclass(frozen=True)
@@ -60,14 +71,8 @@ class LoraFactors:
         return ModuleShape(self.rank, self.a.shape[1], self.b.shape[0], "F32", self.layer, self.scale)
 
     def folded(self) -> "LoraFactors":
-        """The same delta with the scale multiplied into `b`: what pamctl compares and writes.
-
-        What goes beyond float32 is Inf, which whoever writes it refuses.
-        """
-        if self.scale == 1.0:
-            return self
-        with np.errstate(over="ignore"):
-            return replace(self, b=self.b * np.float32(self.scale), scale=1.0)
+        """The same delta with the scale multiplied into `b`: what pamctl compares and writes."""
+        return self if self.scale == 1.0 else replace(self, b=folded(self.b, self.scale), scale=1.0)
 
 
 @dataclass(frozen=True)
@@ -96,11 +101,24 @@ class ModuleShape:
 
 
 class ComputedModules(Mapping[str, LoraFactors]):
-    """Modules computed each time they are asked for and never kept: memory stays that of one module."""
+    """Modules computed each time they are asked for and never kept: memory stays that of one module.
 
-    def __init__(self, shapes: Mapping[str, ModuleShape], compute: Callable[[str], LoraFactors]) -> None:
+    Args:
+        shapes: of each module.
+        compute: gives a module's factors.
+        rows: gives some rows of `a`, or of `b` with the scale folded in, for less than the whole takes.
+        blocks: see `blocks`, where that can be done faster or in less memory than module by module.
+    """
+
+    def __init__(
+        self,
+        shapes: Mapping[str, ModuleShape],
+        compute: Callable[[str], LoraFactors],
+        rows: Callable[[str, Part, slice], Float32] | None = None,
+        blocks: Callable[[Sequence[str]], Iterator[Block]] | None = None,
+    ) -> None:
         self.shapes = shapes
-        self._compute = compute
+        self._compute, self._rows, self._blocks = compute, rows, blocks
 
     def __getitem__(self, module: str) -> LoraFactors:
         if module not in self.shapes:
@@ -112,6 +130,36 @@ class ComputedModules(Mapping[str, LoraFactors]):
 
     def __len__(self) -> int:
         return len(self.shapes)
+
+    def rows(self, module: str, part: Part, rows: slice) -> Float32:
+        """Some rows of `a`, or of `b` with the scale folded in."""
+        if self._rows is not None:
+            return self._rows(module, part, rows)
+        factors = self[module].folded()
+        return (factors.a if part == "a" else factors.b)[rows]
+
+    def blocks(self, order: Sequence[str]) -> Iterator[Block]:
+        """Modules in this order: of each the rows of `a`, then those of `b` with the scale folded in.
+
+        A part comes whole, or in several blocks of rows one after the other.
+        """
+        if self._blocks is not None:
+            yield from self._blocks(order)
+            return
+        for module in order:
+            factors = self[module].folded()
+            yield Block(module, "a", factors.a)
+            yield Block(module, "b", factors.b)
+
+    def ordered(self, shapes: Mapping[str, ModuleShape]) -> "ComputedModules":
+        """The same modules, listed as `shapes` lists them."""
+        return ComputedModules(shapes, self._compute, self._rows, self._blocks)
+
+
+def folded(b: Float32, scale: float) -> Float32:
+    """`b` with the scale in it; what goes beyond float32 is Inf, which whoever writes it refuses."""
+    with np.errstate(over="ignore"):
+        return b * np.float32(scale)
 
 
 def widest(dtypes: Iterable[str]) -> str:

@@ -2,22 +2,45 @@
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from pamctl.adapters.extra import Extra
-from pamctl.adapters.factors import Float32, LoraFactors
+from pamctl.adapters.factors import Float32, LoraFactors, ModuleShape, Part
 
 
 def module_digest(factors: LoraFactors) -> bytes:
     """SHA-256 of one module's factors as float32, the scale folded in, less padding."""
     a, b = _without_padding(factors.folded())
-    digest = hashlib.sha256(
-        f"{a.shape[0]} {a.shape[1]} {b.shape[0]} {factors.layer.kind} {factors.layer.kernel}\n".encode()
-    )
-    digest.update(np.ascontiguousarray(a, dtype="<f4").data)
-    digest.update(np.ascontiguousarray(b, dtype="<f4").data)
+    digest = BlockwiseDigest(replace(factors.shape, rank=a.shape[0]))
+    digest.update("a", a)
+    digest.update("b", b)
     return digest.digest()
+
+
+class BlockwiseDigest:
+    """`module_digest` of a module that comes block by block, first all rows of a, then those of b.
+
+    Args:
+        shape: of the module, whose rank must be the one less padding: `is_padded` tells that it was not.
+    """
+
+    def __init__(self, shape: ModuleShape) -> None:
+        layer = shape.layer
+        header = f"{shape.rank} {shape.inputs} {shape.outputs} {layer.kind} {layer.kernel}\n"
+        self._digest = hashlib.sha256(header.encode())
+        self._rank, self.is_padded = shape.rank, shape.rank > 0
+
+    def update(self, part: Part, values: Float32) -> None:
+        """The next rows."""
+        self._digest.update(np.ascontiguousarray(values, dtype="<f4").data)
+        last = values[-1:] if part == "a" else values[:, self._rank - 1 :]
+        if self.is_padded and last.any():
+            self.is_padded = False
+
+    def digest(self) -> bytes:
+        return self._digest.digest()
 
 
 def combined_digest(modules: Mapping[str, bytes], extras: Mapping[str, Extra]) -> str:
@@ -40,6 +63,7 @@ def combined_digest(modules: Mapping[str, bytes], extras: Mapping[str, Extra]) -
 
 def _without_padding(factors: LoraFactors) -> tuple[Float32, Float32]:
     """The factors less the last rank components that are zero in both."""
-    used = np.flatnonzero(factors.a.any(axis=1) | factors.b.any(axis=0))
-    rank = int(used[-1]) + 1 if used.size else 0
+    rank = factors.rank
+    while rank and not (factors.a[rank - 1].any() or factors.b[:, rank - 1].any()):
+        rank -= 1
     return factors.a[:rank], factors.b[:, :rank]

@@ -49,7 +49,11 @@ class RenamedAdapter(Adapter):
                 raise Refusal(f"{original.name} holds two tensors {new}", "keep one of them")
             extras[new] = extra
         super().__init__(
-            ComputedModules(shapes, lambda module: original.modules[self._ids[module]]),
+            ComputedModules(
+                shapes,
+                lambda module: original.modules[self._ids[module]],
+                lambda module, part, rows: original.modules.rows(self._ids[module], part, rows),
+            ),
             original.provenance,
             original.base_model,
             original.name,
@@ -57,6 +61,10 @@ class RenamedAdapter(Adapter):
             original.origin,
             original.denoiser,
         )
+
+    @property
+    def is_checked(self) -> bool:
+        return self._original.is_checked
 
     @cached_property
     def fingerprint(self) -> str:

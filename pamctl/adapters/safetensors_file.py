@@ -1,10 +1,13 @@
 """One safetensors file: its header checked before a number is believed, its tensors written as they come."""
 
+import errno
 import json
 import math
 import os
 import struct
 from collections.abc import Iterable, Mapping
+from io import RawIOBase
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from pamctl.adapters.tensor_file import (
     FileState,
     TensorEntry,
     TensorFile,
+    all_finite,
     is_shape,
     is_tensor_name,
     parsed_json,
@@ -82,20 +86,28 @@ def write_safetensors(
     Args:
         file: the path to create.
         shapes: every tensor's name and shape, in the order of the file.
-        tensors: the same names in the same order, with their values.
+        tensors: the same names in the same order, with their values, whole or in several blocks of rows.
         dtypes: of each name, one of `DTYPES`.
         metadata: what stands beside `format: pt`.
 
     Raises:
         Refusal: a value is NaN or Inf, or becomes so in its dtype.
     """
-    with file.open("wb") as stream:
-        stream.write(_header(shapes, dtypes, metadata or {}))
-        for (name, shape), (given, values) in zip(shapes.items(), tensors, strict=True):
-            if given != name or values.shape != shape:
-                raise ValueError(f"expected {name} {shape}, got {given} {values.shape}")
-            rounded = rounded_to(values, dtypes[name], name)
-            stream.write(np.ascontiguousarray(rounded).view(np.uint8).data)
+    header = _header(shapes, dtypes, metadata or {})
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    with file.open("wb", buffering=0) as stream:
+        _reserve(
+            stream, len(header) + sum(DTYPES[dtypes[name]].itemsize * size for name, size in sizes.items())
+        )
+        _write_whole(stream, memoryview(header))
+        blocks = groupby(tensors, key=lambda tensor: tensor[0])
+        for (name, size), (given, parts) in zip(sizes.items(), blocks, strict=True):
+            for _, values in parts:
+                rounded = np.ascontiguousarray(rounded_to(values, dtypes[name], name))
+                _write_whole(stream, rounded.reshape(-1).view(np.uint8).data)
+                size -= rounded.size
+            if given != name or size:
+                raise ValueError(f"expected {name} {shapes[name]}, got {given} with {-size} numbers more")
 
 
 def rounded_to(values: NDArray[Any], dtype: str, name: str) -> NDArray[Any]:
@@ -106,10 +118,10 @@ def rounded_to(values: NDArray[Any], dtype: str, name: str) -> NDArray[Any]:
     """
     with np.errstate(over="ignore"):
         rounded = values.astype(DTYPES[dtype], copy=False)
-    if np.isfinite(rounded).all():
+    if all_finite(rounded):
         _refuse_underflow(values, rounded, dtype, name)
         return rounded
-    if np.isfinite(values).all():
+    if all_finite(values):
         largest = float(ml_dtypes.finfo(DTYPES[dtype]).max)
         raise Refusal(f"{name} goes beyond {largest:g}, the largest {dtype}", "write it in a wider --dtype")
     raise Refusal(f"{name} came out as NaN or Inf, so nothing is written", "check the inputs' scale")
@@ -176,3 +188,18 @@ def _refuse_gaps_and_overlaps(
 
 def _is_count(number: Any) -> bool:
     return type(number) is int and 0 <= number < 2**63
+
+
+def _reserve(stream: RawIOBase, size: int) -> None:
+    """Ask for all of the disk that a file will take, so that a lack of it shows before the work."""
+    try:
+        os.posix_fallocate(stream.fileno(), 0, size)
+    except OSError as fault:
+        if fault.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+
+
+def _write_whole(stream: RawIOBase, values: memoryview) -> None:
+    """An unbuffered write may take less than it is given."""
+    while values:
+        values = values[stream.write(values) or 0 :]

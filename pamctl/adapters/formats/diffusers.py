@@ -131,10 +131,9 @@ def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: Write
         shapes |= {f"{path}.lora_A.weight": a, f"{path}.lora_B.weight": b}
 
     def tensors() -> Iterator[tuple[str, NDArray[Any]]]:
-        for path, module in modules.items():
-            a, b = factors[module]
-            yield f"{path}.lora_A.weight", a.reshape(shapes[f"{path}.lora_A.weight"])
-            yield f"{path}.lora_B.weight", b.reshape(shapes[f"{path}.lora_B.weight"])
+        paths = {module: path for path, module in modules.items()}
+        for module, part, values in factors.blocks(list(paths)):
+            yield f"{paths[module]}.lora_{part.upper()}.weight", values
 
     dtypes = dict.fromkeys(shapes, factors.dtype)
     metadata = {SETTINGS_NAME: json.dumps(_written_settings(modules, factors), sort_keys=True)}

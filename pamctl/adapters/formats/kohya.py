@@ -134,11 +134,13 @@ def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: Write
     dtypes = {name: "F32" if name.endswith(".alpha") else factors.dtype for name in shapes}
 
     def tensors() -> Iterator[tuple[str, NDArray[Any]]]:
-        for name, module in modules.items():
-            a, b = factors[module]
-            yield f"{name}.alpha", np.array(a.shape[0], np.float32)
-            yield f"{name}.lora_down.weight", a.reshape(shapes[f"{name}.lora_down.weight"])
-            yield f"{name}.lora_up.weight", b.reshape(shapes[f"{name}.lora_up.weight"])
+        names = {module: name for name, module in modules.items()}
+        begun = None
+        for module, part, values in factors.blocks(list(names)):
+            if module != begun:
+                begun = module
+                yield f"{names[module]}.alpha", np.array(factors.shapes[module].rank, np.float32)
+            yield f"{names[module]}.lora_{'down' if part == 'a' else 'up'}.weight", values
 
     write_one_file(adapter, draft, WEIGHTS_NAME, shapes, tensors(), dtypes, _metadata(adapter, factors))
 

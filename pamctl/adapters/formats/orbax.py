@@ -53,8 +53,8 @@ class OrbaxArrays(TensorFile):
 
     files: Mapping[str, TensorFile] = field(default_factory=dict)
 
-    def stored(self, name: str) -> NDArray[Any]:
-        """One array, as `TensorFile.stored`, if its zarr header says what the checkpoint's metadata does."""
+    def _read(self, name: str, rows: slice) -> NDArray[Any]:
+        """The numbers of one array, if its zarr header says what the checkpoint's metadata does."""
         entry, file = self.entries[name], self.files[name]
         folder = file.path.parent
         _state(folder / ".zarray", name)
@@ -65,7 +65,7 @@ class OrbaxArrays(TensorFile):
                     f"{folder / '.zarray'}: {key} is not {value!r} as {ORBAX_NAME} has it", _DAMAGED
                 )
         _state(file.path, name)
-        return file.stored(name)
+        return file._read(name, rows)
 
 
 def open_checkpoint(folder: Path) -> Stored:

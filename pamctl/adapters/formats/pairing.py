@@ -10,10 +10,13 @@ from pamctl.adapters.factors import (
     EMBEDDING,
     LINEAR,
     ComputedModules,
+    Float32,
     Layer,
     LoraFactors,
     ModuleShape,
+    Part,
     computed,
+    folded,
 )
 from pamctl.adapters.tensor_file import TensorFile
 from pamctl.refusal import Refusal
@@ -65,7 +68,16 @@ def paired_modules(tensors: TensorFile, pairs: Mapping[str, FactorPair]) -> Comp
             a = np.ascontiguousarray(a.reshape(a.shape[0], -1), np.float32)
         return LoraFactors(a, b, pair.scale, shape.layer)
 
-    return ComputedModules(shapes, factors)
+    def some_rows(module: str, part: Part, rows: slice) -> Float32:
+        pair = pairs[module]
+        if pair.transposed or pair.mid is not None:
+            whole = factors(module).folded()
+            return (whole.a if part == "a" else whole.b)[rows]
+        values = tensors.read(pair.a if part == "a" else pair.b, rows)
+        values = values.reshape(values.shape[0], -1)
+        return values if part == "a" or pair.scale == 1.0 else folded(values, pair.scale)
+
+    return ComputedModules(shapes, factors, some_rows)
 
 
 def _flat_kernel(mid: np.ndarray) -> np.ndarray:

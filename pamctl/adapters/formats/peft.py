@@ -106,11 +106,8 @@ def write(adapter: Adapter, factors: WrittenFactors, draft: Path, options: Write
     shapes |= {name: extra.shape for name, extra in extras.items()}
 
     def tensors() -> Iterator[tuple[str, NDArray[Any]]]:
-        for module in order:
-            name = _names(module, adapter, path)
-            a, b = factors[module]
-            yield name["A"], a.reshape(shapes[name["A"]])
-            yield name["B"], b.reshape(shapes[name["B"]])
+        for module, part, values in factors.blocks(order):
+            yield _names(module, adapter, path)[part.upper()], values
         for name_of_extra, extra in extras.items():
             yield name_of_extra, extra.read()
 

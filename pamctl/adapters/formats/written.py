@@ -1,9 +1,10 @@
 """The factors of an adapter as a file is to hold them: the scale folded in, one rank, one dtype."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pamctl.adapters.adapter import Adapter
-from pamctl.adapters.factors import Float32, LoraFactors, ModuleShape
-from pamctl.adapters.fingerprint import combined_digest, module_digest
+from pamctl.adapters.factors import Block, Float32, LoraFactors, ModuleShape, Part
+from pamctl.adapters.fingerprint import BlockwiseDigest, combined_digest, module_digest
 from pamctl.adapters.provenance import embedding, public_name
 from pamctl.adapters.safetensors_file import rounded_to, write_safetensors
 from pamctl.refusal import Refusal
@@ -60,15 +61,40 @@ class WrittenFactors:
     def __getitem__(self, module: str) -> tuple[Float32, Float32]:
         """a (rank, inputs) and b (outputs, rank) of one module, in float32 but rounded to the dtype."""
         factors = self.adapter.modules[module].folded()
-        a, b = (
-            rounded_to(factor, self.dtype, f"{module} {name}").astype(np.float32, copy=False)
-            for factor, name in ((factors.a, "A"), (factors.b, "B"))
-        )
-        self._digests[module] = module_digest(LoraFactors(a, b, layer=factors.layer))
+        parts = {"a": self._rounded(module, "a", factors.a), "b": self._rounded(module, "b", factors.b)}
+        self._digests[module] = module_digest(LoraFactors(parts["a"], parts["b"], layer=factors.layer))
         missing = self.shapes[module].rank - factors.rank
         if missing:
-            a, b = np.pad(a, ((0, missing), (0, 0))), np.pad(b, ((0, 0), (0, missing)))
-        return a, b
+            return np.pad(parts["a"], ((0, missing), (0, 0))), np.pad(parts["b"], ((0, 0), (0, missing)))
+        return parts["a"], parts["b"]
+
+    def blocks(self, order: Sequence[str]) -> Iterator[Block]:
+        """Modules in this order, in blocks as `ComputedModules.blocks` gives them.
+
+        In float32 but rounded to the dtype, and with the padding that makes one rank.
+        """
+        for module, blocks in groupby(self.adapter.modules.blocks(order), key=lambda block: block.module):
+            shape = self.adapter.shapes[module]
+            missing = self.shapes[module].rank - shape.rank
+            digest, held = BlockwiseDigest(shape), dict[Part, Float32]()
+            for _, part, values in blocks:
+                if part == "b" and missing and "b" not in held:
+                    yield Block(module, "a", np.zeros((missing, shape.inputs), np.float32))
+                rounded = self._rounded(module, part, values)
+                digest.update(part, rounded)
+                held[part] = rounded
+                padding = missing if part == "b" else 0
+                yield Block(module, part, np.pad(rounded, ((0, 0), (0, padding))) if padding else rounded)
+            if digest.is_padded:  # how much padding there is, is known only now
+                whole = held["a"].shape[0] == shape.rank and held["b"].shape[0] == shape.outputs
+                a, b = (held["a"], held["b"]) if whole else self[module]
+                self._digests[module] = module_digest(LoraFactors(a, b, layer=shape.layer))
+            else:
+                self._digests[module] = digest.digest()
+
+    def _rounded(self, module: str, part: Part, values: Float32) -> Float32:
+        rounded = rounded_to(values, self.dtype, f"{module} {part.upper()}")
+        return rounded.astype(np.float32, copy=False)
 
     @property
     def fingerprint(self) -> str:
