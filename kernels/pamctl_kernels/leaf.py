@@ -55,6 +55,12 @@ def check_pair(name: str, w: Any, g: Any) -> None:
         raise ValueError(f"{name} has shape {w.shape} in w and {g.shape} in g")
 
 
+def check_shape(name: str, leaf: Any, first: Any) -> None:
+    """ValueError where `leaf` has another shape than the first."""
+    if leaf.shape != first.shape:
+        raise ValueError(f"{name} has shapes {first.shape} and {leaf.shape}")
+
+
 def threshold_for(name: str, threshold: Any, g: Any) -> Any:
     """`threshold` as an array of g's dtype that broadcasts to its shape; a Python number is rounded to it."""
     if isinstance(threshold, int | float):

@@ -76,7 +76,7 @@ class Adapter:
         """What to know before trusting it, as its reader noted."""
         return self.origin.notes if self.origin else ()
 
-    @property
+    @cached_property
     def rank(self) -> int:
         """The largest rank of any module."""
         return max((shape.rank for shape in self.shapes.values()), default=0)
@@ -117,6 +117,11 @@ class Adapter:
         """
         recorded = self.provenance.fingerprint if self.provenance else None
         return self.fingerprint if recorded is None or self.is_checked else recorded
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether its fingerprint can only be had by reading every module."""
+        return not self.is_checked and (self.provenance is None or self.provenance.fingerprint is None)
 
     @property
     def is_checked(self) -> bool:

@@ -1,6 +1,7 @@
 """Which adapters may be used together: one base, common modules and, factor by factor, one rank and start."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from pamctl.adapters.adapter import Adapter
 from pamctl.adapters.factors import ModuleShape
@@ -61,16 +62,21 @@ def refuse_different_modules(adapters: Sequence[Adapter]) -> None:
                 )
 
 
-def factor_mismatch(adapters: Sequence[Adapter]) -> str | None:
-    """Why the factors of these adapters cannot be taken element by element, or None when they can."""
+def factor_mismatch(adapters: Sequence[Adapter], modules: Iterable[str] | None = None) -> str | None:
+    """Why the factors of these adapters cannot be taken element by element, or None when they can.
+
+    Args:
+        modules: those that matter; None for all.
+    """
     first = adapters[0]
+    among = {*modules} if modules is not None else {module for each in adapters for module in each.shapes}
     for other in adapters[1:]:
         for here, there in ((first, other), (other, first)):
             for module in here.shapes:
-                if module not in there.shapes:
+                if module in among and module not in there.shapes:
                     return f"{module} is in {here.name} and not in {there.name}"
         for module, shape in first.shapes.items():
-            if shape.rank != other.shapes[module].rank:
+            if module in among and shape.rank != other.shapes[module].rank:
                 return (
                     f"{module} has rank {shape.rank} in {first.name} "
                     f"and {other.shapes[module].rank} in {other.name}"
@@ -95,10 +101,11 @@ def repeated(adapters: Sequence[Adapter]) -> list[tuple[Adapter, Adapter]]:
     """Each adapter that is equal to an earlier one, after that one."""
     found, pairs = dict[str, Adapter](), []
     for adapter in adapters:
-        if adapter.fingerprint in found:
-            pairs.append((found[adapter.fingerprint], adapter))
+        fingerprint = adapter.claimed_fingerprint
+        if fingerprint in found:
+            pairs.append((found[fingerprint], adapter))
         else:
-            found[adapter.fingerprint] = adapter
+            found[fingerprint] = adapter
     return pairs
 
 
@@ -127,9 +134,16 @@ def _example(adapter: Adapter) -> str:
 def _starts(adapter: Adapter) -> set[str]:
     """The adapters whose factors this one continues, by fingerprint; a merge of deltas makes new factors."""
     record = adapter.provenance
-    if record is None or record.parameters.get("space") == "delta":
-        return {adapter.fingerprint}
-    return {adapter.fingerprint, *(parent.fingerprint for parent in record.parents)}
+    if record is None or _has_new_factors(record.parameters):
+        return {adapter.claimed_fingerprint}
+    return {adapter.claimed_fingerprint, *(parent.fingerprint for parent in record.parents)}
+
+
+def _has_new_factors(parameters: Mapping[str, Any]) -> bool:
+    """Whether some module was merged as a delta, and its factors continue nobody's."""
+    rules = parameters.get("rules")
+    parts = [parameters, *(rules if isinstance(rules, list) else [])]
+    return any(isinstance(part, Mapping) and part.get("space") == "delta" for part in parts)
 
 
 def _layer(shape: ModuleShape) -> str:

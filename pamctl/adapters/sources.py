@@ -26,6 +26,7 @@ ADAPTER_FILES = frozenset(
         CONFIG_NAME,
         RECORD_NAME,
         "README.md",
+        "recipe.toml",
         "metrics.jsonl",
         *_USUAL_NAMES,
         "lora.safetensors",

@@ -1,17 +1,18 @@
 """The options that commands share: how an adapter is opened, and how one is written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from pamctl.cli.push import pushed_to, say_where_it_would_be_pushed
 
 if TYPE_CHECKING:
     from pamctl.adapters import Adapter
     from pamctl.adapters.formats.written import WriteOptions
-    from pamctl.merging.truncation import Truncation
 
 allow_pickle_option = click.option(
     "--allow-pickle",
@@ -73,9 +74,54 @@ def size_of(adapter: "Adapter", options: "WriteOptions") -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Output:
+    """How an adapter is to be written.
+
+    Args:
+        told: what of it was chosen, by the names of the options.
+    """
+
+    format: str
+    options: "WriteOptions"
+    told: Mapping[str, Any]
+
+
+def chosen_output(said: Mapping[str, Any], flags: Mapping[str, Any]) -> Output:
+    """How to write: as the flags say where they were given, else as a recipe says.
+
+    Args:
+        said: the recipe's table `output`.
+        flags: `format`, `dtype`, `compact` and `spelling` with the values that click has for them.
+
+    Raises:
+        UsageRefusal: the recipe says something that the flags could not.
+    """
+    from pamctl.refusal import UsageRefusal
+
+    context = click.get_current_context()
+    by_name = {option.name: option for option in context.command.params if isinstance(option, click.Option)}
+    values, told = dict(flags), dict[str, Any]()
+    for name, value in said.items():
+        option = by_name.get("format_" if name == "format" else name)
+        if name not in flags or option is None:
+            raise UsageRefusal(f"a recipe's output has no {name!r}", f"it has {', '.join(flags)}")
+        try:
+            values[name] = option.type_cast_value(context, value)
+        except click.BadParameter as fault:
+            raise UsageRefusal(f"output: {name} is {value!r}", fault.message) from fault
+        told[name] = values[name]
+    for name, value in flags.items():
+        source = context.get_parameter_source("format_" if name == "format" else name)
+        if source is not ParameterSource.DEFAULT:
+            values[name] = told[name] = value
+    options = write_options(values["dtype"], values["compact"], values["spelling"])
+    return Output(values["format"], options, told)
+
+
 def write_out(
     adapter: "Adapter",
-    truncation: "Truncation | None",
+    retained_energy: Callable[[], float | None],
     output: Path,
     format: str,
     options: "WriteOptions",
@@ -83,8 +129,15 @@ def write_out(
     push_to: str | None,
     force: bool,
     dry_run: bool,
+    beside: Mapping[str, str] | None = None,
+    expected: str | None = None,
 ) -> dict[str, Any]:
-    """Write what a command made and push it, or in a dry run neither; gives what `--json` tells of that."""
+    """Write what a command made and push it, or in a dry run neither; gives what `--json` tells of that.
+
+    Args:
+        retained_energy: the share of the squared norm that was kept, asked for when all is written.
+        beside, expected: see `write_adapter`.
+    """
     from pamctl.adapters import write_adapter
     from pamctl.cli.output import say
 
@@ -92,10 +145,10 @@ def write_out(
     if dry_run:
         say_where_it_would_be_pushed(push_to)
         return outcome
-    write_adapter(adapter, output, format, options, force=force)
-    retained = None
-    if truncation:
-        retained = 100 * truncation.retained_energy
+    write_adapter(adapter, output, format, options, force=force, beside=beside, expected=expected)
+    retained = retained_energy()
+    if retained is not None:
+        retained *= 100
         say(f"rank {adapter.rank} keeps {retained:.4f} % of the delta's energy")
     return {
         **outcome,

@@ -77,7 +77,7 @@ def convert(
     )
     outcome = write_out(
         converted.adapter,
-        converted.truncation,
+        lambda: converted.truncation.retained_energy if converted.truncation else None,
         output,
         format_,
         options,

@@ -1,14 +1,63 @@
-"""Doing what a merge plan says: module by module, with the record of what was merged."""
+"""Doing what a merge plan says: module by module, ahead on every core, with the record of what was merged."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
 
 from pamctl.adapters.adapter import Adapter
-from pamctl.adapters.factors import ComputedModules, LoraFactors
-from pamctl.adapters.provenance import Provenance
-from pamctl.merging.average import average_factors
-from pamctl.merging.low_rank import concatenate
+from pamctl.adapters.factors import Block, ComputedModules, Float32, LoraFactors, Part
+from pamctl.merging.cut import Kept
+from pamctl.merging.group import Group
+from pamctl.merging.inputs import Inputs
+from pamctl.merging.low_rank import padded
+from pamctl.merging.methods.method import Combination, Elementwise, Projected
 from pamctl.merging.plan import MergePlan
-from pamctl.merging.truncation import Truncation, truncated
+from pamctl.merging.random_numbers import Draws
+from pamctl.merging.record import record
+from pamctl.merging.relation import Relation, conflicts_in_deltas, conflicts_in_factors, cross_term
+from pamctl.merging.shares import shares
+from pamctl.merging.spaces import (
+    Outcome,
+    clamped,
+    combined,
+    dense,
+    merged_factor,
+    projected,
+    projected_tensors,
+    spectral,
+)
+from pamctl.merging.spool import spooled
+from pamctl.merging.survey import is_exact, probed
+from pamctl.merging.tensors import ELEMENTS, Tensors, TensorStream, measured, merged_piece
+from pamctl.merging.truncation import retained
+
+
+@dataclass
+class Report:
+    """What the modules merged so far told.
+
+    Args:
+        relations: of each module.
+        energies: of each module whose rank was cut.
+        vanished: modules that came out as 0 though an input is not.
+    """
+
+    relations: dict[str, Relation] = field(default_factory=dict)
+    energies: dict[str, Kept] = field(default_factory=dict)
+    vanished: list[str] = field(default_factory=list)
+
+    @property
+    def relation(self) -> Relation:
+        return sum(self.relations.values(), Relation())
+
+    @property
+    def retained_energy(self) -> float | None:
+        """The share of the squared norm that is kept where ranks were cut; None where none was."""
+        return retained(self.energies) if self.energies else None
 
 
 @dataclass(frozen=True)
@@ -17,53 +66,282 @@ class Merged:
 
     Args:
         adapter: the merged adapter, computed module by module when it is read or written.
-        truncation: what cutting the rank keeps; None where nothing is cut.
+        report: filled in the course of that.
     """
 
     adapter: Adapter
-    truncation: Truncation | None
+    report: Report
 
 
-def execute(plan: MergePlan) -> Merged:
-    """Merge as planned: the result is computed when it is written and never held whole."""
-    modules, truncation = ComputedModules(plan.exact_shapes, lambda module: _merged(plan, module)), None
-    if plan.compressed:
-        truncation = truncated(modules, plan.rank)
-        modules = truncation.modules
+def execute(plan: MergePlan, output: Mapping[str, Any] | None = None) -> Merged:
+    """Merge as planned: the result is computed when it is written and never held whole.
+
+    Args:
+        output: how it will be written, for its record.
+    """
+    execution = Execution(plan)
+    modules = ComputedModules(plan.shapes, execution.module, blocks=execution.blocks)
+    if any(part.cut.energy is not None for part in plan.modules.values()):
+        modules = spooled(modules)
     first = plan.adapters[0]
     base_model = next((adapter.base_model for adapter in plan.adapters if adapter.base_model), None)
-    name = f"merge of {first.name}"
     denoisers = {adapter.denoiser for adapter in plan.adapters if adapter.denoiser}
-    denoiser = denoisers.pop() if len(denoisers) == 1 else None
-    merged = Adapter(modules, _provenance(plan), base_model, name, plan.extras, denoiser=denoiser)
-    return Merged(merged, truncation)
-
-
-def _merged(plan: MergePlan, module: str) -> LoraFactors:
-    present = [
-        (adapter.modules[module], weight)
-        for adapter, weight in zip(plan.adapters, plan.weights, strict=True)
-        if module in adapter.shapes
-    ]
-    combine = average_factors if plan.space == "factor" else concatenate
-    return combine([factors for factors, _ in present], [weight for _, weight in present])
-
-
-def _provenance(plan: MergePlan) -> Provenance:
-    records = [adapter.provenance for adapter in plan.adapters if adapter.provenance]
-    tasks = dict.fromkeys(task for record in records for task in record.tasks)
-    bases = [adapter.base for adapter in plan.adapters if adapter.base]
-    parameters: dict[str, object] = {"weights": list(plan.weights), "space": plan.space}
-    if plan.compressed:
-        parameters["rank"] = plan.rank
-    if any(extra.role != "lora_bias" for extra in plan.extras.values()):
-        parameters["full_modules"] = plan.full_modules
-    return Provenance(
-        kind="merged",
-        stage="merged",
-        tasks=tuple(tasks),
-        parents=tuple(adapter.as_parent() for adapter in plan.adapters),
-        base=next((base for base in bases if base.fingerprint), bases[0] if bases else None),
-        method=plan.method,
-        parameters=parameters,
+    merged = Adapter(
+        modules,
+        record(plan, output),
+        base_model,
+        f"merge of {first.name}",
+        plan.extras,
+        denoiser=denoisers.pop() if len(denoisers) == 1 else None,
     )
+    return Merged(merged, execution.report)
+
+
+class Execution:
+    """A plan as it is carried out.
+
+    Each group reads its inputs in the order in which its method gets them; what a method has to know of all
+    modules is measured when the first module of its group is asked for.
+    """
+
+    def __init__(self, plan: MergePlan) -> None:
+        self.plan, self.report = plan, Report()
+        self._inputs = Inputs(plan.adapters)
+        self._known: dict[int, Any] = {}
+        self._exact = is_exact(plan.adapters)
+
+    def module(self, module: str) -> LoraFactors:
+        """One merged module, whole."""
+        self._measure(self.plan.modules[module].group)
+        merged = self._merged(module)
+        self._inputs.check()
+        return merged
+
+    def blocks(self, order: Sequence[str]) -> Iterator[Block]:
+        """Merged modules in this order; those that do not fit into memory come some rows at a time."""
+        for number in {self.plan.modules[module].group for module in order}:
+            self._measure(number)
+
+        def whole(module: str) -> LoraFactors | None:
+            return None if self.plan.modules[module].need.streamed else self._merged(module)
+
+        ahead = self.plan.schedule.ahead(order, whole, lambda module: self.plan.modules[module].need.bytes)
+        for module, factors in zip(order, ahead, strict=True):
+            if factors is None:
+                yield from self._streamed(module)
+            else:
+                yield Block(module, "a", factors.a)
+                yield Block(module, "b", factors.b)
+        self._inputs.check()
+
+    def _measure(self, number: int) -> None:
+        """Know what a group's method has to know of all its modules."""
+        group = self.plan.groups[number]
+        if not group.is_global or number in self._known:
+            return
+
+        def tensors() -> Iterator[Tensors]:
+            ahead = self.plan.schedule.ahead(
+                group.modules,
+                lambda module: list(self._tensors(group, module, self._in_order(group, self._read(module)))),
+                lambda module: self.plan.modules[module].need.bytes,
+            )
+            for each in ahead:
+                yield from each
+
+        work = group.acting.work
+        assert isinstance(work, Elementwise)
+        self._known[number] = measured(work, TensorStream(tensors), np.asarray(group.weights), group.settings)
+
+    def _read(self, module: str) -> list[LoraFactors]:
+        return self._inputs.factors(module, self.plan.shapes[module])
+
+    def _in_order(self, group: Group, factors: Sequence[LoraFactors]) -> list[LoraFactors]:
+        return [factors[place] for place in group.order]
+
+    def _merged(self, module: str) -> LoraFactors:
+        part = self.plan.modules[module]
+        group = self.plan.groups[part.group]
+        given = self._read(module)
+        self._relate(module, group, given)
+        merged, kept = self._outcome(module, group, given)
+        if kept is not None:
+            self.report.energies[module] = kept
+        if not (merged.a.any() and merged.b.any()) and any(each.a.any() and each.b.any() for each in given):
+            self.report.vanished.append(module)
+        if clamp := group.settings.get("clamp"):
+            merged = clamped(merged, float(clamp))
+        merged = replace(merged, layer=part.shape.layer)
+        return merged if part.cut.energy is not None else padded(merged, part.shape.rank)
+
+    def _outcome(self, module: str, group: Group, given: Sequence[LoraFactors]) -> Outcome:
+        part, work, factors = self.plan.modules[module], group.work, self._in_order(group, given)
+        if group.space == "factor":
+            a, b = (
+                merged_factor(group, tensors, weights, self._known_of(group, part.group, tensors, weights))
+                for tensors, weights in zip(
+                    self._tensors(group, module, factors),
+                    group.weights_of([each.scale for each in factors]),
+                    strict=True,
+                )
+            )
+            return LoraFactors(a, b), None
+        if isinstance(work, Combination):
+            return combined(group, factors, part.cut)
+        if isinstance(work, Elementwise):
+            present = [i for i, each in enumerate(factors) if each.rank]
+            group = group.among(present)
+            (tensors,) = self._tensors(group, module, self._in_order(group, given))
+            known = self._known_of(group, part.group, tensors, np.asarray(group.weights))
+            return dense(group, tensors, known, part.cut, held=part.need.held)
+        if isinstance(work, Projected):
+            products, coordinates = projected_tensors(group, factors)
+            tensors = self._product(group, module, products)
+            known = self._known_of(group, part.group, tensors, np.asarray(group.weights))
+            return projected(group, tensors, coordinates, known, part.cut)
+        return spectral(group, factors, part.cut)
+
+    def _known_of(self, group: Group, number: int, tensors: Tensors, weights: Any) -> Any:
+        if group.is_global:
+            return self._known[number]
+        work = group.acting.work
+        assert isinstance(work, Combination | Elementwise)
+        return measured(work, TensorStream(lambda: iter([tensors])), weights, group.settings)
+
+    def _tensors(self, group: Group, module: str, factors: Sequence[LoraFactors]) -> Iterator[Tensors]:
+        """The tensors whose elements the method merges: a and scaled b, or the one in its coordinates."""
+        if group.space == "factor":
+            apart = factors if group.is_square_root else [each.folded() for each in factors]
+            yield self._held(group, module, "a", [each.a for each in apart])
+            yield self._held(group, module, "b", [each.b for each in apart])
+        elif isinstance(group.work, Projected):
+            yield self._product(group, module, projected_tensors(group, factors)[0])
+        else:
+            yield self._product(group, module, [each.folded() for each in factors])
+
+    def _held(self, group: Group, module: str, name: str, values: Sequence[Float32]) -> Tensors:
+        rows, columns = values[0].shape
+        return Tensors(
+            (rows, columns),
+            lambda rows: [each[rows] for each in values],
+            self._draws(group, f"{module} {name}"),
+        )
+
+    def _product(self, group: Group, module: str, products: Sequence[LoraFactors]) -> Tensors:
+        shape = (products[0].b.shape[0], products[0].a.shape[1])
+        present = tuple(i for i, each in enumerate(products) if each.rank) or (0,)
+        some = group.is_global and len(present) < len(products)
+        kept = [products[i] for i in present] if some else products
+        draws = self._draws(group, f"{module} delta")
+        return Tensors(
+            shape,
+            lambda rows: [each.b[rows] @ each.a for each in kept],
+            [draws[i] for i in present] if some and draws else draws,
+            present if some else None,
+        )
+
+    def _draws(self, group: Group, tensor: str) -> list[Draws]:
+        if not group.acting.random:
+            return []
+        adapters = [self.plan.adapters[place] for place in group.order]
+        return [Draws(self.plan.recipe.seed, adapter.claimed_fingerprint, tensor) for adapter in adapters]
+
+    def _relate(self, module: str, group: Group, given: Sequence[LoraFactors]) -> None:
+        """Record how the inputs relate in this module, as far as the plan has not measured it."""
+        folded = [each.folded() for each in given]
+        relation = Relation(math.nan, 0.0)
+        if self.plan.relation is not None:
+            relation = Relation()
+        elif len({each.rank for each in given}) == 1:
+            if self._exact:
+                relation = Relation(*cross_term(folded, self._mean(group)))
+            else:
+                relation = probed(self._inputs, module, self.plan.shapes[module], self._mean(group))
+        if group.space == "factor":
+            counts = conflicts_in_factors(folded)
+        else:
+            counts = conflicts_in_deltas(
+                lambda place, part, rows: (folded[place].a if part == "a" else folded[place].b)[rows],
+                module,
+                self.plan.shapes[module],
+                len(given),
+            )
+        self.report.relations[module] = replace(relation, weights=counts[0], conflicts=counts[1])
+
+    def _mean(self, group: Group) -> Sequence[float]:
+        """The weights of the mean that the cross term is about, in the order of the inputs as given."""
+        if not group.method.shares:
+            return shares(None, len(group.order))
+        weights = list(group.weights)
+        for place, weight in zip(group.order, group.weights, strict=True):
+            weights[place] = weight
+        return weights
+
+    def _streamed(self, module: str) -> Iterator[Block]:
+        """A merged module some rows at a time, its inputs read likewise."""
+        part = self.plan.modules[module]
+        group, shape = self.plan.groups[part.group], part.shape
+
+        def read(place: int, factor: Part, rows: slice) -> Float32:
+            return self._inputs.rows(place, module, factor, rows, shape)
+
+        relation = (
+            Relation() if self.plan.relation else probed(self._inputs, module, shape, self._mean(group))
+        )
+        counts = conflicts_in_deltas(read, module, shape, len(group.order))
+        self.report.relations[module] = replace(relation, weights=counts[0], conflicts=counts[1])
+        if group.space == "factor":
+            yield from self._streamed_factors(module, group, read)
+        else:
+            yield from self._streamed_sum(module, group, read)
+
+    def _streamed_factors(
+        self, module: str, group: Group, read: Callable[[int, Part, slice], Float32]
+    ) -> Iterator[Block]:
+        part = self.plan.modules[module]
+        shape = part.shape
+        scales = [1.0] * len(group.order)
+        sides: tuple[tuple[Part, tuple[int, int]], ...] = (
+            ("a", (shape.rank, shape.inputs)),
+            ("b", (shape.outputs, shape.rank)),
+        )
+        for (factor, size), weights in zip(sides, group.weights_of(scales), strict=True):
+            tensors = Tensors(
+                size,
+                partial(_rows_of_all, read, group.order, factor),
+                self._draws(group, f"{module} {factor}"),
+            )
+            known = self._known_of(group, part.group, tensors, weights)
+            assert isinstance(group.work, Combination | Elementwise)
+            for _, piece in tensors.pieces():
+                yield Block(module, factor, merged_piece(group.work, piece, weights, group.settings, known))
+
+    def _streamed_sum(
+        self, module: str, group: Group, read: Callable[[int, Part, slice], Float32]
+    ) -> Iterator[Block]:
+        """Factors side by side: every A one after the other, then rows of all B, times the coefficients."""
+        shape = self.plan.shapes[module]
+        assert isinstance(group.work, Combination)
+        coefficients = group.work.coefficients(None, np.asarray(group.weights), group.settings)
+        for place in group.order:
+            rank = self.plan.modules[module].ranks[place]
+            for rows in _strips(rank, shape.inputs):
+                yield Block(module, "a", read(place, "a", rows))
+        for rows in _strips(shape.outputs, shape.rank):
+            strips = [
+                read(place, "b", rows) * np.float32(coefficient)
+                for place, coefficient in zip(group.order, coefficients, strict=True)
+            ]
+            yield Block(module, "b", np.concatenate(strips, axis=1))
+
+
+def _rows_of_all(
+    read: Callable[[int, Part, slice], Float32], order: Sequence[int], factor: Part, rows: slice
+) -> list[Float32]:
+    return [read(place, factor, rows) for place in order]
+
+
+def _strips(rows: int, columns: int) -> Iterator[slice]:
+    step = max(ELEMENTS // max(columns, 1), 1)
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))

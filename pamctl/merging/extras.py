@@ -1,6 +1,6 @@
 """What becomes of the tensors of merged adapters that are no deltas: passed through, summed, or refused."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -10,32 +10,35 @@ from pamctl.adapters.adapter import Adapter
 from pamctl.adapters.extra import Extra
 from pamctl.adapters.factors import widest
 from pamctl.adapters.tensor_file import DTYPES
-from pamctl.merging.average import shares
+from pamctl.merging.group import Group
+from pamctl.merging.methods.method import Combination
+from pamctl.merging.shares import shares
 from pamctl.refusal import Refusal
 
 FullModules = Literal["refuse", "first", "mean"]
 
 
 def merged_extras(
-    adapters: Sequence[Adapter], weights: Sequence[float], full_modules: FullModules
+    adapters: Sequence[Adapter], groups: Sequence[Group], full_modules: FullModules
 ) -> tuple[dict[str, Extra], tuple[str, ...]]:
     """The extras of the merged adapter, by canonical tensor id, and what the user should know of them.
 
-    A `lora_bias` is part of the delta: the weighted sum, absent ones counting as 0. Any other tensor replaces
+    A `lora_bias` is part of the delta: the same sum, absent ones counting as 0. Any other tensor replaces
     one of the base, so that there is nothing to add: in one adapter only, or equal bit for bit in all that
     have it, it passes through.
 
     Args:
-        weights: one an adapter, summing to 1.
+        groups: how modules are merged; the first one's weights are those of full tensors.
         full_modules: what several that differ become: `refuse`; `first`, that of the first adapter which has
             one; `mean`, the mean weighted among those that have one.
 
     Raises:
         Refusal: tensors that differ, or that differ in shape, or one that replaces a weight which another
-            adapter adapts.
+            adapter adapts; a `lora_bias` where the method is no sum.
     """
     extras: dict[str, Extra] = {}
     outcomes: dict[str, list[str]] = {}
+    weights = _in_given_order(groups[0], groups[0].weights)
     for name in sorted(set().union(*(adapter.extras for adapter in adapters))):
         holders = [
             (adapter, weight)
@@ -43,7 +46,7 @@ def merged_extras(
             if name in adapter.extras
         ]
         if holders[0][0].extras[name].role == "lora_bias":
-            extras[name] = _mean(name, holders, [weight for _, weight in holders])
+            extras[name] = _bias(name, adapters, groups)
             continue
         _refuse_replaced_and_adapted(name, holders[0][0], adapters)
         extras[name], outcome = _full(name, holders, full_modules)
@@ -52,6 +55,33 @@ def merged_extras(
         f"full tensors that {outcome}: {len(names)}, such as {names[0]}"
         for outcome, names in outcomes.items()
     )
+
+
+def has_full_tensors(extras: Mapping[str, Extra]) -> bool:
+    """Whether any of them is no part of a delta."""
+    return any(extra.role != "lora_bias" for extra in extras.values())
+
+
+def _bias(name: str, adapters: Sequence[Adapter], groups: Sequence[Group]) -> Extra:
+    module = name.rpartition(".")[0]
+    group = next((group for group in groups if module in group.modules), groups[0])
+    work = group.work
+    if not isinstance(work, Combination) or work.uses_gram or group.is_square_root:
+        raise Refusal(
+            f"{name} is a bias of lora_B, and {group.method.name} is no plain sum of what it merges",
+            "use average, linear or task-arithmetic, or adapters without such biases",
+        )
+    coefficients = work.coefficients(None, np.asarray(group.weights), group.settings)
+    weights = _in_given_order(group, [float(coefficient) for coefficient in coefficients])
+    holders = [pair for pair in zip(adapters, weights, strict=True) if name in pair[0].extras]
+    return _mean(name, holders, [weight for _, weight in holders])
+
+
+def _in_given_order(group: Group, values: Sequence[float]) -> list[float]:
+    given = list(values)
+    for place, value in zip(group.order, values, strict=True):
+        given[place] = value
+    return given
 
 
 def _full(
@@ -68,7 +98,8 @@ def _full(
     if full_modules == "first":
         return extra, f"differ between adapters and are those of {first.name}"
     if full_modules == "mean":
-        among = shares([weight for _, weight in holders], len(holders))
+        weights = [weight for _, weight in holders]
+        among = shares(weights if all(weight >= 0 for weight in weights) else None, len(holders))
         return _mean(name, holders, among), "differ between adapters and become their weighted mean"
     raise Refusal(
         f"{name} is a full tensor, not a delta, and differs between {first.name} and {differing.name}",

@@ -1,11 +1,11 @@
 """Modules cut to a rank as they are asked for, and how much of them that keeps."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from pamctl.adapters.factors import ComputedModules, LoraFactors, computed
-from pamctl.merging.low_rank import compress, squared_norm
+from pamctl.merging.cut import Cut, Kept
+from pamctl.merging.low_rank import compress, padded, squared_norm
 
 
 @dataclass(frozen=True)
@@ -14,22 +14,27 @@ class Truncation:
 
     Args:
         modules: those of a rank at most the given one are as they were.
-        energies: for each module computed so far the squared norm of its delta kept and before.
+        energies: of each module computed so far.
     """
 
     modules: ComputedModules
-    energies: dict[str, tuple[float, float]]
+    energies: Mapping[str, Kept]
 
     @property
     def retained_energy(self) -> float:
         """The share of the squared norm that is kept in the modules computed so far; 1 where all is."""
-        before = sum(whole for _, whole in self.energies.values())
-        return sum(kept for kept, _ in self.energies.values()) / before if before else 1.0
+        return retained(self.energies)
+
+
+def retained(energies: Mapping[str, Kept]) -> float:
+    """The share of the squared norm that is kept, all modules together; 1 where there is none."""
+    before = sum(module.whole for module in energies.values())
+    return sum(module.kept for module in energies.values()) / before if before else 1.0
 
 
 def truncated(modules: ComputedModules, rank: int) -> Truncation:
     """Cut modules to a rank of at least 1."""
-    energies: dict[str, tuple[float, float]] = {}
+    energies: dict[str, Kept] = {}
     shapes = {
         module: replace(shape, rank=rank, dtype=computed([shape.dtype]), scale=1.0)
         if shape.rank > rank
@@ -38,19 +43,16 @@ def truncated(modules: ComputedModules, rank: int) -> Truncation:
     }
 
     def cut(module: str) -> LoraFactors:
-        factors, kept, whole = _cut(modules[module], rank)
-        energies[module] = kept, whole
+        factors, energies[module] = _cut(modules[module], rank)
         return factors
 
     return Truncation(ComputedModules(shapes, cut), energies)
 
 
-def _cut(factors: LoraFactors, rank: int) -> tuple[LoraFactors, float, float]:
-    """Factors of exactly this rank or their own smaller one, and the delta's squared norm kept and before."""
+def _cut(factors: LoraFactors, rank: int) -> tuple[LoraFactors, Kept]:
+    """Factors of exactly this rank or their own smaller one."""
     if factors.rank <= rank:
         whole = squared_norm(factors)
-        return factors, whole, whole
-    shorter, kept, whole = compress(factors, rank)
-    missing = rank - shorter.rank
-    a, b = np.pad(shorter.a, ((0, missing), (0, 0))), np.pad(shorter.b, ((0, 0), (0, missing)))
-    return replace(shorter, a=a, b=b), kept, whole
+        return factors, Kept(whole, whole)
+    shorter, kept = compress(factors, Cut(rank))
+    return padded(shorter, rank), kept

@@ -5,7 +5,8 @@ import pytest
 
 from pamctl.adapters import Adapter, LoraFactors
 from pamctl.inspection import delta_signs, relate
-from pamctl.merging.plan import cross_term_error
+from pamctl.merging.schedule import Schedule
+from pamctl.merging.survey import surveyed
 from pamctl.refusal import Refusal
 from tests.adapter_cases import Q_PROJ, child_of, delta, on_base, random_adapter, random_factors
 
@@ -133,7 +134,10 @@ def test_zero_deltas_leave_figures_undefined() -> None:
 def test_cross_term_error_is_that_of_the_merge_plan() -> None:
     first = random_adapter(scale=0.5)
     for second in (random_adapter(1, scale=2.0), child_of(first, seed=1, drift=1e-3)):
-        expected = 100 * cross_term_error((first, second), (0.5, 0.5))
+        relation = surveyed((first, second), (0.5, 0.5), Schedule(1, 1 << 30), relate=True)
+        assert relation is not None
+        assert relation.cross_term_error is not None
+        expected = 100 * relation.cross_term_error
         assert relate(first, second)["cross_term_error_percent"] == pytest.approx(expected, abs=1e-4)
 
 

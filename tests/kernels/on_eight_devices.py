@@ -11,7 +11,17 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from kernel_cases import DTYPES, random_size, random_top_p, random_weights, rank, sorted_threshold
-from pamctl_kernels import device, magnitude_threshold, realign, sign_conflicts, weighted_average
+from pamctl_kernels import (
+    elect_signs,
+    kth_largest_magnitudes,
+    magnitude_threshold,
+    merge_agreeing,
+    realign,
+    sign_conflicts,
+    trim,
+    weighted_average,
+)
+from pamctl_kernels.device import stream, threshold
 
 MESH = Mesh(np.array(jax.devices()).reshape(2, 4), ("data", "model"))
 BATCH = 250
@@ -24,7 +34,7 @@ def spread(x: np.ndarray, *axes: object) -> jax.Array:
 def check_ten_thousand_thresholds() -> None:
     """Zero-padded to few shapes (k stays), most in batches: a collective among eight threads is slow."""
     random = np.random.default_rng(9)
-    batched = jax.jit(jax.vmap(lambda x, k: device._kth_largest([x], k)))
+    batched = jax.jit(jax.vmap(lambda x, k: threshold._kth_largest([x], k)))
     for batch in range(10_000 // BATCH):
         dtype = DTYPES[batch % 3]
         cases = [random_weights(random, min(random_size(random), 8192), dtype) for _ in range(BATCH)]
@@ -72,29 +82,59 @@ def check_realign_and_average() -> None:
     assert int(realign(*on, tau)[1]) == sum(int(counts.sum()) for counts in expected_counts.values())
 
 
-def check_only_scalars_cross() -> None:
-    """No program gathers a leaf: no collective moves more than a few numbers from each device."""
+def check_agreement() -> None:
+    random = np.random.default_rng(12)
+    a, b = ({k: random.standard_normal((8, 16, 4), np.float32) for k in "ab"} for _ in "ab")
+    on = [{"a": spread(t["a"], "data", "model"), "b": spread(t["b"], None, "model")} for t in (a, b)]
+    rule = {"thresholds": [0.5, None], "elect": "weighted", "divide": "weight"}
+    merged, expected = merge_agreeing(on, [0.3, 0.7], **rule), merge_agreeing([a, b], [0.3, 0.7], **rule)
+    for found, reference in [
+        (merged, expected),
+        (trim(on[0], 1), trim(a, 1)),
+        (elect_signs(on), elect_signs([a, b])),
+    ]:
+        for k in "ab":
+            assert np.asarray(found[k]).tobytes() == reference[k].tobytes()
+            assert found[k].sharding.is_equivalent_to(on[0][k].sharding, 3)
+
+
+def check_streams() -> None:
+    random = np.random.default_rng(13)
+    tuples = [tuple(random_weights(random, (8, 16, 4), dtype) for dtype in DTYPES) for _ in range(6)]
+    axes = [("data", "model"), (None, "model"), (("data", "model"),)]
+    on = [tuple(spread(x, *axes[i % 3]) for x in arrays) for i, arrays in enumerate(tuples)]
+    for share in (0, 0.2, 1):
+        found = kth_largest_magnitudes(on, lambda n, share=share: int(share * n))
+        expected = kth_largest_magnitudes(tuples, lambda n, share=share: int(share * n))
+        assert [x.tobytes() for x in found] == [x.tobytes() for x in expected]
+
+
+def largest_collective(program: jax.stages.Lowered) -> int:
+    """How many numbers a device contributes to the largest collective of a program, which must have one."""
+    found = re.findall(r" = (.*?) (all-\S+|collective-\S+|reduce-scatter)\(", program.compile().as_text())
+    assert found
+    return max(
+        math.prod(map(int, dims.split(",")))
+        for shape, _ in found
+        for dims in re.findall(r"\[(\d[\d,]*)\]", shape)
+    )
+
+
+def check_only_counts_cross() -> None:
+    """No program gathers a leaf: no collective moves more than a few numbers, or one histogram."""
     x = jax.ShapeDtypeStruct((64, 4096), jnp.float32, sharding=NamedSharding(MESH, P("data", "model")))
-    for program in (
-        jax.jit(partial(magnitude_threshold, top_p=50)).lower(x),
-        jax.jit(realign).lower(x, x, 0.5),
-    ):
-        collectives = re.findall(
-            r" = (.*?) (all-\S+|collective-\S+|reduce-scatter)\(", program.compile().as_text()
-        )
-        sizes = [
-            math.prod(map(int, dims.split(",")))
-            for shape, _ in collectives
-            for dims in re.findall(r"\[(\d[\d,]*)\]", shape)
-        ]
-        assert collectives
-        assert max(sizes, default=1) <= 64, collectives
+    assert largest_collective(jax.jit(partial(magnitude_threshold, top_p=50)).lower(x)) <= 64
+    assert largest_collective(jax.jit(realign).lower(x, x, 0.5)) <= 64
+    assert largest_collective(stream._count_upper.lower(x)) <= 2**15 + 1
+    assert largest_collective(stream._count_lower.lower(x, jnp.int32(0))) <= 2**16 + 1
 
 
 if __name__ == "__main__":
     assert jax.device_count() == 8
     check_single_thresholds()
     check_realign_and_average()
-    check_only_scalars_cross()
+    check_agreement()
+    check_streams()
+    check_only_counts_cross()
     check_ten_thousand_thresholds()
     print("all held")

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import DTYPES, random_top_p, random_weights
-from pamctl_kernels import device, host, magnitude_threshold, realign, sign_conflicts
+from pamctl_kernels import magnitude_threshold, realign, sign_conflicts
+from pamctl_kernels.device import realignment
+from pamctl_kernels.host import blocks
 
 BACK_ENDS = [np.asarray, jnp.asarray]
 
@@ -70,7 +72,7 @@ def test_host_blocks_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch, 
     random = np.random.default_rng(6)
     w, g = (random.standard_normal((7, 5, 8), np.float32) for _ in "wg")
     tau = random.random((7, 1, 8), np.float32)
-    monkeypatch.setattr(host, "_BLOCK", block)
+    monkeypatch.setattr(blocks, "BLOCK", block)
     expected = naive_conflicts(w, g, tau)
     for a, b, t, e in [
         (w, g, tau, expected),
@@ -161,10 +163,10 @@ def test_what_does_not_fit_is_refused(array: Any) -> None:
 def test_another_threshold_compiles_nothing_and_moves_nothing_to_the_host() -> None:
     w, g = {"a": jnp.arange(-3.0, 3)}, {"a": jnp.ones(6)}
     realign(w, g, jnp.float32(0.5))
-    compiled = device._realign._cache_size()
+    compiled = realignment._realign._cache_size()
     with jax.transfer_guard("disallow"):
         results = [realign(w, g, threshold)[1] for threshold in (0.25, 1, np.float32(2))]
-    assert device._realign._cache_size() == compiled
+    assert realignment._realign._cache_size() == compiled
     assert [int(count) for count in results] == [4, 4, 0]
 
 

@@ -75,7 +75,7 @@ def test_host_streams_hard_arrays(x: np.ndarray, top_p: float) -> None:
 def test_a_bracket_that_misses_costs_no_exactness(
     monkeypatch: pytest.MonkeyPatch, bracket: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr(host, "_bracket", lambda *_: bracket)
+    monkeypatch.setattr(host.threshold, "_bracket", lambda *_: bracket)
     x = random_normal = np.random.default_rng(3).standard_normal(50_000, np.float32)
     x = np.where(random_normal < -1, 0, x)
     for top_p in (0.1, 50, 84, 99.9, 100):
@@ -159,10 +159,10 @@ def test_more_weights_than_int32_counts_are_refused() -> None:
 def test_another_top_p_compiles_nothing_and_moves_nothing_to_the_host() -> None:
     x = {"a": jnp.arange(10.0), "b": jnp.arange(5.0)}
     magnitude_threshold(x, 50)
-    compiled = device._kth_largest._cache_size()
+    compiled = device.threshold._kth_largest._cache_size()
     with jax.transfer_guard("disallow"):
         thresholds = [magnitude_threshold(x, top_p) for top_p in (0, 12.5, 99)]
-    assert device._kth_largest._cache_size() == compiled
+    assert device.threshold._kth_largest._cache_size() == compiled
     assert [float(threshold) for threshold in thresholds] == [np.inf, 8, 0]
 
 

@@ -79,7 +79,7 @@ def test_trees_and_a_dtype_of_the_first(array: Any) -> None:
 def test_host_blocks_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = np.random.default_rng(8).standard_normal((2, 9, 11), np.float32)
     whole = weighted_average([a, b.T.copy().T], [0.3, 0.9])
-    monkeypatch.setattr(host, "_BLOCK", 7)
+    monkeypatch.setattr(host.blocks, "BLOCK", 7)
     assert weighted_average([a, b], [0.3, 0.9]).tobytes() == whole.tobytes()
 
 
@@ -112,10 +112,10 @@ def test_what_does_not_fit_is_refused(array: Any) -> None:
 def test_other_weights_compile_nothing_and_move_nothing_to_the_host() -> None:
     x = jnp.arange(4.0)
     weighted_average([x, x], [0.5, 0.5])
-    compiled = device._weighted_average._cache_size()
+    compiled = device.average._weighted_average._cache_size()
     with jax.transfer_guard("disallow"):
         average = weighted_average((x, x), [0.25, 0.5])
-    assert device._weighted_average._cache_size() == compiled
+    assert device.average._weighted_average._cache_size() == compiled
     assert average.tolist() == [0, 0.75, 1.5, 2.25]
     traced = jax.jit(lambda x, weights: weighted_average([x, 2 * x], weights))(x, jnp.array([1.0, 1]))
     assert traced.tolist() == [0, 3, 6, 9]

@@ -5,7 +5,7 @@ import pytest
 
 from pamctl.adapters import Adapter, open_adapter
 from pamctl.adapters.extra import Extra
-from pamctl.merging import merge, plan_merge
+from pamctl.merging import Recipe, merge, plan_merge
 from pamctl.refusal import Refusal, UsageRefusal
 from tests.adapter_cases import Q_PROJ, delta, random_adapter, saved
 
@@ -29,7 +29,9 @@ def carrying(seed: int, name: str = "adapter", **extras: Extra) -> Adapter:
 @pytest.mark.parametrize("role", ["module", "embedding", "bias"])
 @pytest.mark.parametrize("full_modules", ["refuse", "first", "mean"])
 def test_what_only_one_adapter_has_passes_through_and_is_told(role: str, full_modules: Any) -> None:
-    plan = plan_merge([carrying(0), carrying(1, "two", head=extra([1, 2], role))], full_modules=full_modules)
+    plan = plan_merge(
+        [carrying(0), carrying(1, "two", head=extra([1, 2], role))], Recipe(full_modules=full_modules)
+    )
     np.testing.assert_array_equal(plan.extras[HEAD].read(), [1, 2])
     assert plan.extras[HEAD].role == role
     assert any("only two has" in note and HEAD in note for note in plan.notes)
@@ -72,7 +74,7 @@ def test_the_first_and_the_weighted_mean_can_be_asked_for() -> None:
 def test_a_mean_of_different_shapes_is_refused() -> None:
     adapters = [carrying(0, "one", head=extra([1, 2])), carrying(1, "two", head=extra([1, 2, 3]))]
     with pytest.raises(Refusal, match=r"lm_head.weight is \[2\] in one, \[3\] in two"):
-        plan_merge(adapters, full_modules="mean")
+        plan_merge(adapters, Recipe(full_modules="mean"))
 
 
 def test_a_mean_of_half_precision_keeps_the_widest_dtype() -> None:
@@ -101,12 +103,12 @@ def test_a_full_weight_beside_a_delta_for_it_is_refused() -> None:
     only = {module: factors for module, factors in replaced.modules.items() if module != Q_PROJ}
     one = Adapter(only, name="one", extras=replaced.extras)
     with pytest.raises(Refusal, match=f"one replaces {Q_PROJ}.weight whole, two adapts"):
-        plan_merge([one, carrying(1, "two")], full_modules="first")
+        plan_merge([one, carrying(1, "two")], Recipe(full_modules="first"))
 
 
 def test_another_word_for_full_modules_is_a_usage_fault() -> None:
     with pytest.raises(UsageRefusal, match="full_modules is 'sum'"):
-        plan_merge([carrying(0), carrying(1)], full_modules="sum")  # type: ignore[arg-type]
+        plan_merge([carrying(0), carrying(1)], Recipe(full_modules="sum"))  # type: ignore[arg-type]
 
 
 def test_a_merge_with_extras_is_written_and_read_whole(tmp_path: Any) -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pamctl.adapters import Adapter, LoraFactors
-from pamctl.merging import plan_merge
-from pamctl.merging.plan import cross_term_error
+from pamctl.merging import Recipe, plan_merge
+from pamctl.merging.schedule import Schedule
+from pamctl.merging.survey import surveyed
 from pamctl.refusal import Refusal, UsageRefusal
 from tests.adapter_cases import Q_PROJ, child_of, on_base, random_adapter, random_factors
 
@@ -38,16 +39,16 @@ def test_factors_that_do_not_fit_mean_delta_and_cannot_be_forced() -> None:
     plan = plan_merge(adapters)
     assert (plan.space, plan.rank, plan.cross_term_error) == ("delta", 10, None)
     assert "has rank 4 in adapter and 6 in wide" in plan.reason
-    with pytest.raises(Refusal, match="cannot be averaged"):
-        plan_merge(adapters, space="factor")
+    with pytest.raises(Refusal, match="cannot be merged"):
+        plan_merge(adapters, Recipe(space="factor"))
 
 
 def test_factors_of_unrelated_adapters_are_never_averaged_in_silence() -> None:
-    plan = plan_merge([random_adapter(), random_adapter(1)], space="factor")
+    plan = plan_merge([random_adapter(), random_adapter(1)], Recipe(space="factor"))
     assert plan.space == "factor"
     assert any("averaged factors are off by" in note for note in plan.notes)
     assert not plan_merge(
-        [random_adapter(), child_of(random_adapter(), seed=1, drift=2.0)], space="factor"
+        [random_adapter(), child_of(random_adapter(), seed=1, drift=2.0)], Recipe(space="factor")
     ).notes
 
 
@@ -66,7 +67,7 @@ def test_bases_named_differently_are_told() -> None:
 @pytest.mark.parametrize("space", ["auto", "factor", "delta"])
 def test_an_adapter_that_is_given_twice_is_told(space: Any) -> None:
     one, again, third = random_adapter(name="one"), random_adapter(name="again"), random_adapter(1)
-    twice = plan_merge([one, again], space=space)
+    twice = plan_merge([one, again], Recipe(space=space))
     assert twice.notes == ("again is equal to one: the same adapter counts twice",)
     assert plan_merge([one, third, one]).notes == ("one is equal to one: the same adapter counts twice",)
     assert (twice.reason == "the adapters are equal") is (space == "auto")
@@ -81,7 +82,9 @@ def test_the_error_is_that_of_dense_arithmetic_over_all_modules() -> None:
         mean = sum(each.b.astype(np.float64) @ each.a for each in folded) / 2
         product = sum(each.b.astype(np.float64) for each in folded) / 2 @ sum(each.a for each in folded) / 2
         wrong, right = wrong + np.sum((mean - product) ** 2), right + np.sum(mean**2)
-    assert cross_term_error(adapters, (0.5, 0.5)) == pytest.approx(math.sqrt(wrong / right), rel=1e-4)
+    relation = surveyed(adapters, (0.5, 0.5), Schedule(1, 1 << 30), relate=True)
+    assert relation is not None
+    assert relation.cross_term_error == pytest.approx(math.sqrt(wrong / right), rel=1e-4)
 
 
 def test_deltas_that_cancel_leave_a_finite_plan() -> None:
@@ -94,7 +97,7 @@ def test_deltas_that_cancel_leave_a_finite_plan() -> None:
 
 @pytest.mark.parametrize("rank", [3, 8, 100])
 def test_the_rank_of_a_delta_is_at_most_the_one_asked_for_and_the_sum(rank: int) -> None:
-    plan = plan_merge([random_adapter(), random_adapter(1)], space="delta", rank=rank)
+    plan = plan_merge([random_adapter(), random_adapter(1)], Recipe(space="delta", rank=rank))
     assert plan.rank == min(rank, 8)
     assert plan.compressed
 
@@ -102,16 +105,16 @@ def test_the_rank_of_a_delta_is_at_most_the_one_asked_for_and_the_sum(rank: int)
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"method": "ties"}, "method is 'ties'"),
+        ({"method": "best"}, "method is 'best'"),
         ({"space": "core"}, "space is 'core'"),
         ({"rank": 0}, "rank is 0"),
-        ({"space": "factor", "rank": 2}, "averaged factors have rank 4, not 2"),
-        ({"weights": [1]}, "1 weights for 2 adapters"),
+        ({"space": "factor", "rank": 2}, "merged factors have rank 4, not 2"),
+        ({"weights": (1.0,)}, "1 weights for 2 adapters"),
     ],
 )
 def test_an_option_that_does_not_fit_is_a_usage_error(options: dict[str, Any], told: str) -> None:
     with pytest.raises(UsageRefusal, match=told):
-        plan_merge([random_adapter(), random_adapter(1)], **options)
+        plan_merge([random_adapter(), random_adapter(1)], Recipe(**options))
 
 
 def test_one_adapter_is_a_usage_error() -> None:
@@ -136,4 +139,4 @@ def test_the_coverage_tells_of_each_adapter_what_is_used_and_what_every_one_has(
 
 def test_what_will_be_written_has_its_scales_folded_in() -> None:
     plan = plan_merge([random_adapter(scale=2.0), random_adapter(1, scale=0.5)])
-    assert {shape.scale for shape in plan.exact_shapes.values()} == {1.0}
+    assert {shape.scale for shape in plan.shapes.values()} == {1.0}

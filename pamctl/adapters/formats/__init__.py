@@ -86,11 +86,26 @@ def save_adapter(
     _save(adapter, draft, format, options)
 
 
-def _save(adapter: Adapter, draft: Path, format: str, options: WriteOptions) -> None:
+def _save(
+    adapter: Adapter,
+    draft: Path,
+    format: str,
+    options: WriteOptions,
+    beside: Mapping[str, str] | None = None,
+    expected: str | None = None,
+) -> None:
     adapter = _nameable(adapter, format)
     factors = WrittenFactors(adapter, options)
     FORMATS[format].write(adapter, factors, draft, options)
+    if expected not in (None, factors.fingerprint):
+        raise Refusal(
+            f"{adapter.name} came out with the fingerprint {factors.fingerprint[:12]}, and "
+            f"{(expected or '')[:12]} was expected",
+            "use the releases of pamctl and numpy that its record names, on the same kind of processor",
+        )
     if draft.is_dir():
+        for name, text in (beside or {}).items():
+            (draft / name).write_text(text, encoding="utf-8")
         record = adapter.provenance and replace(adapter.provenance, fingerprint=factors.fingerprint)
         if record is not None:
             write_provenance(record, draft)
@@ -118,10 +133,16 @@ def write_adapter(
     options: WriteOptions | None = None,
     *,
     force: bool = False,
+    beside: Mapping[str, str] | None = None,
+    expected: str | None = None,
 ) -> None:
     """Write an adapter to a path that stands complete afterwards or is not there: see `save_adapter`.
 
     A path that ends in `.safetensors` becomes a single file, any other a folder.
+
+    Args:
+        beside: texts by name that a folder holds too.
+        expected: the fingerprint that what is written must have.
     """
     options = options or WriteOptions()
     refuse_unwritable(adapter, path, format, options)
@@ -130,7 +151,7 @@ def write_adapter(
     else:
         output = whole_folder(path, force=force, known=ADAPTER_FILES.__contains__)
     with output as draft:
-        _save(adapter, draft, format, options)
+        _save(adapter, draft, format, options, beside, expected)
 
 
 def _nameable(adapter: Adapter, format: str) -> Adapter:

@@ -1,16 +1,10 @@
-"""The `average` method: the weighted mean, of factors or of deltas.
-
-In factor space A = sum w_i A_i and B = sum w_i s_i B_i, which is what PAM does with the global and the task
-adapter (Algorithm 1, w = 1/2) and what `Avg` in its tables means. In delta space the result is
-sum w_i s_i B_i A_i itself.
-"""
+"""Weights that make an average."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from pamctl_kernels import weighted_average
+from numpy.typing import NDArray
 
-from pamctl.adapters.factors import LoraFactors
 from pamctl.refusal import UsageRefusal
 
 
@@ -28,6 +22,8 @@ def shares(weights: Sequence[float] | None, adapters: int) -> tuple[float, ...]:
         raise UsageRefusal(
             f"weights {listed} do not make an average", "give weights of at least 0, not all 0"
         )
+    if (given <= 1).all() and (given == given.astype(np.float32)).all() and _adds_up(given):
+        return tuple(float(share) for share in given)
     given = given / given.max()
     rounded = (given / given.sum()).astype(np.float32)
     # Adapters that agree in a number keep its bits where the float32 shares, added in order, give exactly 1.
@@ -36,9 +32,6 @@ def shares(weights: Sequence[float] | None, adapters: int) -> tuple[float, ...]:
     return tuple(float(share) for share in rounded)
 
 
-def average_factors(factors: Sequence[LoraFactors], weights: Sequence[float]) -> LoraFactors:
-    """The mean of a and the mean of scale-folded b of one module, shape by shape equal."""
-    folded = [each.folded() for each in factors]
-    a = weighted_average([each.a for each in folded], weights)
-    b = weighted_average([each.b for each in folded], weights)
-    return LoraFactors(a, b, layer=folded[0].layer)
+def _adds_up(given: NDArray[np.float64]) -> bool:
+    """Whether they are shares already, which then stay as they are."""
+    return bool(sum(given.astype(np.float32), np.float32(0)) == 1)
