@@ -30,6 +30,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="For the numbers at work at a time, beside the program itself.",
 )
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "gpu", "tpu"]),
+    default="auto",
+    show_default=True,
+    help="Where dense deltas are worked on; auto: an accelerator if there is one.",
+)
 @writing_options
 @allow_pickle_option
 @push_option
@@ -95,6 +102,7 @@ def _merge(
     *,
     allow_base_mismatch: bool,
     max_memory: int,
+    device: Any,
     format_: str,
     dtype: str | None,
     compact: bool,
@@ -127,12 +135,18 @@ def _merge(
         inputs = locked_inputs(lock, inputs, allow_pickle=allow_pickle)
     recipe = overridden(file.recipe, asked)
     with blamed_on(None if asked else recipe_file):
-        plan = plan_merge(inputs, recipe, allow_base_mismatch=allow_base_mismatch, max_memory=max_memory)
+        plan = plan_merge(
+            inputs,
+            recipe,
+            allow_base_mismatch=allow_base_mismatch,
+            max_memory=max_memory,
+            device=lock.device if lock and device == "auto" else device,
+        )
     with blamed_on(recipe_file):
         written = chosen_output(
             file.output, {"format": format_, "dtype": dtype, "compact": compact, "spelling": spelling}
         )
-    merged = execute(plan, written.told)
+    merged = execute(plan, written.told, dry_run=dry_run)
     refuse_unwritable(merged.adapter, output, written.format, written.options)
     size = size_of(merged.adapter, written.options)
     for line in _lines(plan, size, written.format):
@@ -156,7 +170,8 @@ def _merge(
         say(_told(report))
     if vanished := sorted(merged.report.vanished):
         warn(
-            f"{len(vanished)} modules came out as 0, such as {vanished[0]}: see pamctl merge --explain {plan.method}"
+            f"{len(vanished)} modules came out as 0, such as {vanished[0]}: "
+            f"see pamctl merge --explain {plan.method}"
         )
     if as_json:
         print_json("merge", {**plan.to_json(), **outcome, **size, **report, "refusals": []})

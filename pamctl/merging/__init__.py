@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pamctl.adapters.adapter import Adapter
 from pamctl.merging.cut import Svd
+from pamctl.merging.devices import Device
 from pamctl.merging.execute import Merged, execute
 from pamctl.merging.extras import FullModules
 from pamctl.merging.methods.method import Space
@@ -30,6 +31,7 @@ def merge(
     rules: Sequence[Rule] = (),
     allow_base_mismatch: bool = False,
     max_memory: int = MAX_MEMORY,
+    device: Device = "cpu",
 ) -> Adapter:
     """Merge adapters of one base into one adapter, which is computed module by module when it is saved.
 
@@ -52,6 +54,7 @@ def merge(
         rules: what is different for some modules.
         allow_base_mismatch: merge adapters of two bases on the Hub whose names differ.
         max_memory: bytes for the numbers that are at work at a time.
+        device: where dense deltas are worked on: `cpu`, `gpu`, `tpu`; `auto` takes an accelerator if there.
 
     Raises:
         Refusal: different bases, no module in common, modules of other sizes, factors that do not fit,
@@ -71,5 +74,7 @@ def merge(
         full_modules,
         tuple(rules),
     )
-    plan = plan_merge(adapters, recipe, allow_base_mismatch=allow_base_mismatch, max_memory=max_memory)
+    plan = plan_merge(
+        adapters, recipe, allow_base_mismatch=allow_base_mismatch, max_memory=max_memory, device=device
+    )
     return execute(plan).adapter

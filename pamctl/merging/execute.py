@@ -11,6 +11,7 @@ import numpy as np
 from pamctl.adapters.adapter import Adapter
 from pamctl.adapters.factors import Block, ComputedModules, Float32, LoraFactors, Part
 from pamctl.merging.cut import Kept
+from pamctl.merging.devices import Place, matmul, place_on
 from pamctl.merging.group import Group
 from pamctl.merging.inputs import Inputs
 from pamctl.merging.low_rank import padded
@@ -73,15 +74,19 @@ class Merged:
     report: Report
 
 
-def execute(plan: MergePlan, output: Mapping[str, Any] | None = None) -> Merged:
+def execute(plan: MergePlan, output: Mapping[str, Any] | None = None, *, dry_run: bool = False) -> Merged:
     """Merge as planned: the result is computed when it is written and never held whole.
 
     Args:
         output: how it will be written, for its record.
+        dry_run: it will not be written; where energy decides ranks they stay the largest that they may be.
+
+    Raises:
+        UsageRefusal: the device of the plan is not there.
     """
-    execution = Execution(plan)
+    execution = Execution(plan, place_on(plan.device))
     modules = ComputedModules(plan.shapes, execution.module, blocks=execution.blocks)
-    if any(part.cut.energy is not None for part in plan.modules.values()):
+    if not dry_run and any(part.cut.energy is not None for part in plan.modules.values()):
         modules = spooled(modules)
     first = plan.adapters[0]
     base_model = next((adapter.base_model for adapter in plan.adapters if adapter.base_model), None)
@@ -102,10 +107,13 @@ class Execution:
 
     Each group reads its inputs in the order in which its method gets them; what a method has to know of all
     modules is measured when the first module of its group is asked for.
+
+    Args:
+        place: puts factors where dense deltas are made of them.
     """
 
-    def __init__(self, plan: MergePlan) -> None:
-        self.plan, self.report = plan, Report()
+    def __init__(self, plan: MergePlan, place: Place) -> None:
+        self.plan, self.report, self._place = plan, Report(), place
         self._inputs = Inputs(plan.adapters)
         self._known: dict[int, Any] = {}
         self._exact = is_exact(plan.adapters)
@@ -231,11 +239,11 @@ class Execution:
         shape = (products[0].b.shape[0], products[0].a.shape[1])
         present = tuple(i for i, each in enumerate(products) if each.rank) or (0,)
         some = group.is_global and len(present) < len(products)
-        kept = [products[i] for i in present] if some else products
+        kept = [(self._place(each.b), self._place(each.a)) for each in products if not some or each.rank]
         draws = self._draws(group, f"{module} delta")
         return Tensors(
             shape,
-            lambda rows: [each.b[rows] @ each.a for each in kept],
+            lambda rows: [matmul(b[rows], a) for b, a in kept],
             [draws[i] for i in present] if some and draws else draws,
             present if some else None,
         )

@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from pamctl.adapters import open_adapter
 from pamctl.adapters.adapter import Adapter
 from pamctl.adapters.provenance import Parent, read_provenance
 from pamctl.adapters.sources import RECORD_NAME
+from pamctl.adapters.tensor_file import shown
+from pamctl.merging.devices import Device
 from pamctl.merging.recipe import RecipeFile, recipe_of
 from pamctl.refusal import Refusal, UsageRefusal
 
@@ -21,12 +24,14 @@ class Lock:
         recipe: the merge, and how its output was written.
         parents: the inputs, in order.
         fingerprint: of the result, where it was recorded.
+        device: on which dense deltas were worked on.
     """
 
     file: Path
     recipe: RecipeFile
     parents: tuple[Parent, ...]
     fingerprint: str | None
+    device: Device
 
 
 def read_lock(path: Path) -> Lock:
@@ -43,8 +48,11 @@ def read_lock(path: Path) -> Lock:
         found = "holds no record" if record is None else f"is the record of an adapter that was {record.kind}"
         raise UsageRefusal(f"{folder / RECORD_NAME} {found}", f"give the {RECORD_NAME} of a merged adapter")
     table = {**record.parameters, "method": record.method, "seed": record.seed or 0}
+    device = table.pop("device", "cpu")
+    if device not in get_args(Device):
+        raise UsageRefusal(f"{folder / RECORD_NAME}: device is {shown(device)}", "see the record")
     recipe = recipe_of(table, str(folder / RECORD_NAME))
-    return Lock(folder / RECORD_NAME, recipe, record.parents, record.fingerprint)
+    return Lock(folder / RECORD_NAME, recipe, record.parents, record.fingerprint, device)
 
 
 def locked_inputs(lock: Lock, given: Sequence[Adapter], *, allow_pickle: bool = False) -> list[Adapter]:

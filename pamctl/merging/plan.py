@@ -20,6 +20,7 @@ from pamctl.adapters.factors import ModuleShape, computed
 from pamctl.adapters.matching import brought_together
 from pamctl.merging.choosing_space import SMALL_ERROR, decided_by_error, decided_without_numbers
 from pamctl.merging.cut import Cut
+from pamctl.merging.devices import Device, chosen_device
 from pamctl.merging.extras import has_full_tensors, merged_extras
 from pamctl.merging.group import Group
 from pamctl.merging.inputs import Inputs
@@ -69,6 +70,7 @@ class MergePlan:
         relation: how the factors relate, where that was measured to decide.
         extras: what the merged adapter carries besides its modules.
         schedule: how much is done at a time.
+        device: where dense deltas are worked on.
         notes: what the user should know before trusting the result.
     """
 
@@ -80,6 +82,7 @@ class MergePlan:
     relation: Relation | None
     extras: Mapping[str, Extra]
     schedule: Schedule
+    device: Device
     notes: tuple[str, ...]
 
     @property
@@ -157,6 +160,7 @@ class MergePlan:
             "reason": self.reason,
             "cross_term_error_percent": percent(self.cross_term_error),
             "compressed": self.compressed,
+            "device": self.device,
             "full_tensors": sum(extra.role != "lora_bias" for extra in self.extras.values()),
             "bytes_in": self.input_bytes,
             "peak_memory": self.peak_bytes,
@@ -198,6 +202,7 @@ def plan_merge(
     *,
     allow_base_mismatch: bool = False,
     max_memory: int = MAX_MEMORY,
+    device: Device = "auto",
     workers: int | None = None,
 ) -> MergePlan:
     """Check the inputs and decide how they will be merged.
@@ -208,6 +213,7 @@ def plan_merge(
     Args:
         adapters: as for `merge`, as are the errors.
         max_memory: bytes for the numbers that are at work at a time.
+        device: where dense deltas are worked on; `auto` takes an accelerator if there is one.
         workers: threads; by default the cores of this process.
 
     Raises:
@@ -237,6 +243,7 @@ def plan_merge(
         relation,
         extras,
         schedule,
+        chosen_device(device, pays=any(group.is_dense for group in groups)),
         notes=(*_notes(adapters, groups, error), *told),
     )
 

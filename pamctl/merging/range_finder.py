@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from pamctl.merging.cut import Cut, Kept
+from pamctl.merging.devices import matmul
 
 Passes = Callable[[], Iterator[tuple[slice, Any]]]
 """One pass over the matrix: its rows in blocks, float32, numpy or jax arrays."""
@@ -53,7 +54,7 @@ def _found(passes: Passes, shape: tuple[int, int], rank: int, cut: Cut) -> tuple
     energies = np.asarray(singular, np.float64) ** 2
     count = cut.kept(energies[:rank], whole)
     root = xp.sqrt(singular[:count])
-    b, a = (basis @ left[:count].T) * root, (right[:, :count] * root).T
+    b, a = matmul(basis, left[:count].T) * root, (right[:, :count] * root).T
     return b, a, Kept(min(float(energies[:count].sum()), whole), whole)
 
 
@@ -73,7 +74,7 @@ def _decomposed(passes: Passes, shape: tuple[int, int], cut: Cut) -> tuple[Any, 
 
 def _times(passes: Passes, right: Any) -> Any:
     """M @ right."""
-    images = [block @ block.__array_namespace__().asarray(right) for _, block in passes()]
+    images = [matmul(block, block.__array_namespace__().asarray(right)) for _, block in passes()]
     return images[0].__array_namespace__().concat(images)
 
 
@@ -81,7 +82,7 @@ def _transposed_times(passes: Passes, left: Any) -> tuple[Any, float]:
     """M.T @ left, and the squared norm of M."""
     total, whole = None, 0.0
     for rows, block in passes():
-        part = block.T @ left[rows]
+        part = matmul(block.T, left[rows])
         total = part if total is None else total + part
         xp = block.__array_namespace__()
         whole += float(xp.sum(block * block, dtype=np.float64 if xp is np else None))

@@ -29,6 +29,8 @@ def record(plan: MergePlan, output: Mapping[str, Any] | None = None) -> Provenan
         del parameters["svd"]
     if not has_full_tensors(plan.extras):
         del parameters["full_modules"]
+    if plan.device != "cpu":
+        parameters["device"] = plan.device
     return Provenance(
         kind="merged",
         stage="merged",

@@ -19,6 +19,11 @@ def spooled(modules: ComputedModules) -> ComputedModules:
     file = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the modules
     shapes: dict[str, ModuleShape] = {}
     places: dict[str, int] = {}
+
+    def read(module: str) -> LoraFactors:
+        return _read(file, places, shapes, module)
+
+    weakref.finalize(read, file.close)
     order = list(modules)
     blocks = iter(modules.blocks(order))
     for module in order:
@@ -27,11 +32,6 @@ def spooled(modules: ComputedModules) -> ComputedModules:
         shapes[module] = replace(modules.shapes[module], rank=a.shape[0])
         for factor in (a, b):
             file.write(np.ascontiguousarray(factor).data)
-
-    def read(module: str) -> LoraFactors:
-        return _read(file, places, shapes, module)
-
-    weakref.finalize(read, file.close)
     return ComputedModules(shapes, read)
 
 
