@@ -21,6 +21,7 @@ class Origin:
         format: `peft`, `kohya`, `diffusers`, `mlx` or `orbax`.
         path: the file that holds its tensors, or the folder of an orbax checkpoint.
         repository: the Hub repository it was fetched from, with its commit.
+        place: the path of its folder or file in that repository, None for the root.
         settings: what stood beside the weights, as `adapter_config.json` or the file's metadata holds it.
         notes: what the user should know before trusting it.
         flattened: whether ids of one name may be flattened paths, as kohya's are.
@@ -33,6 +34,7 @@ class Origin:
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     flattened: bool = False
+    place: str | None = None
 
 
 class Adapter:
@@ -107,7 +109,8 @@ class Adapter:
         """This adapter as the record of one made from it names it."""
         if self.origin is None:
             return Parent(self.claimed_fingerprint)
-        return Parent(self.claimed_fingerprint, self.origin.repository, self.origin.commit)
+        origin = self.origin
+        return Parent(self.claimed_fingerprint, origin.repository, origin.commit, origin.place)
 
     @property
     def claimed_fingerprint(self) -> str:

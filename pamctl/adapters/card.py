@@ -125,7 +125,8 @@ def _recipe(recipe: Provenance) -> Iterator[str]:
 
 
 def _parent(parent: Parent) -> str:
-    where = f"{code(parent.name)}, " if parent.name else ""
+    place = f"/{parent.path}" if parent.path else ""
+    where = f"{code(parent.name + place)}, " if parent.name else ""
     commit = f"commit {code(parent.commit)}, " if parent.commit else ""
     return f"{where}{commit}fingerprint {code(parent.fingerprint)}"
 

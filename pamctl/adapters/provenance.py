@@ -25,11 +25,13 @@ class Parent:
     Args:
         name: a Hub repository, never a path.
         commit: of that repository, resolved when it was fetched.
+        path: of the folder or file in that repository; None for its root.
     """
 
     fingerprint: str
     name: str | None = None
     commit: str | None = None
+    path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ def _parent(record: Any) -> Parent:
         _typed(fields.get("fingerprint"), str, "parents: fingerprint"),
         _optional(fields.get("name"), str, "parents: name"),
         _optional(fields.get("commit"), str, "parents: commit"),
+        _optional(fields.get("path"), str, "parents: path"),
     )
 
 

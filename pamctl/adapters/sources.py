@@ -48,6 +48,7 @@ class AdapterSource:
         repository: the Hub repository it came from, and the commit.
         notes: what the user should know of how it was found.
         place: the folder on the Hub that `folder` has the files of.
+        inside: the path of the folder or file in the repository, None for its root.
     """
 
     folder: Path
@@ -58,6 +59,7 @@ class AdapterSource:
     commit: str | None = None
     notes: tuple[str, ...] = ()
     place: str | None = None
+    inside: str | None = None
 
     @contextmanager
     def refused_by_place(self) -> Iterator[None]:
@@ -111,6 +113,7 @@ def locate(reference: str | Path, *, allow_pickle: bool = False) -> AdapterSourc
         snapshot.commit,
         snapshot.notes,
         f"{found}/{inner}".rstrip("/"),
+        found.path or None,
     )
 
 

@@ -262,9 +262,9 @@ class Execution:
             relation = Relation()
         elif len({each.rank for each in given}) == 1:
             if self._exact:
-                relation = Relation(*cross_term(folded, self._mean(group)))
+                relation = Relation(*cross_term(folded, self._mean()))
             else:
-                relation = probed(self._inputs, module, self.plan.shapes[module], self._mean(group))
+                relation = probed(self._inputs, module, self.plan.shapes[module], self._mean())
         if group.space == "factor":
             counts = conflicts_in_factors(folded)
         else:
@@ -276,14 +276,12 @@ class Execution:
             )
         self.report.relations[module] = replace(relation, weights=counts[0], conflicts=counts[1])
 
-    def _mean(self, group: Group) -> Sequence[float]:
+    def _mean(self) -> Sequence[float]:
         """The weights of the mean that the cross term is about, in the order of the inputs as given."""
+        group = self.plan.groups[0]
         if not group.method.shares:
             return shares(None, len(group.order))
-        weights = list(group.weights)
-        for place, weight in zip(group.order, group.weights, strict=True):
-            weights[place] = weight
-        return weights
+        return group.in_given_order(group.weights)
 
     def _streamed(self, module: str) -> Iterator[Block]:
         """A merged module some rows at a time, its inputs read likewise."""
@@ -293,9 +291,7 @@ class Execution:
         def read(place: int, factor: Part, rows: slice) -> Float32:
             return self._inputs.rows(place, module, factor, rows, shape)
 
-        relation = (
-            Relation() if self.plan.relation else probed(self._inputs, module, shape, self._mean(group))
-        )
+        relation = Relation() if self.plan.relation else probed(self._inputs, module, shape, self._mean())
         counts = conflicts_in_deltas(read, module, shape, len(group.order))
         self.report.relations[module] = replace(relation, weights=counts[0], conflicts=counts[1])
         if group.space == "factor":

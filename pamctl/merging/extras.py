@@ -38,7 +38,7 @@ def merged_extras(
     """
     extras: dict[str, Extra] = {}
     outcomes: dict[str, list[str]] = {}
-    weights = _in_given_order(groups[0], groups[0].weights)
+    weights = groups[0].in_given_order(groups[0].weights)
     for name in sorted(set().union(*(adapter.extras for adapter in adapters))):
         holders = [
             (adapter, weight)
@@ -72,16 +72,9 @@ def _bias(name: str, adapters: Sequence[Adapter], groups: Sequence[Group]) -> Ex
             "use average, linear or task-arithmetic, or adapters without such biases",
         )
     coefficients = work.coefficients(None, np.asarray(group.weights), group.settings)
-    weights = _in_given_order(group, [float(coefficient) for coefficient in coefficients])
+    weights = group.in_given_order([float(coefficient) for coefficient in coefficients])
     holders = [pair for pair in zip(adapters, weights, strict=True) if name in pair[0].extras]
     return _mean(name, holders, [weight for _, weight in holders])
-
-
-def _in_given_order(group: Group, values: Sequence[float]) -> list[float]:
-    given = list(values)
-    for place, value in zip(group.order, values, strict=True):
-        given[place] = value
-    return given
 
 
 def _full(

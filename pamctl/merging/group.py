@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from pamctl.merging.methods.method import (
     Spectral,
 )
 from pamctl.merging.shares import shares
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,13 @@ class Group:
         That is what peft's `add_weighted_adapter` does with the factors, and what makes its cross terms.
         """
         return self.space == "factor" and self.settings.get("variant") == "peft"
+
+    def in_given_order(self, values: Sequence[Value]) -> list[Value]:
+        """Values of the inputs in `order`, in the user's order."""
+        given = list(values)
+        for place, value in zip(self.order, values, strict=True):
+            given[place] = value
+        return given
 
     def weights_of(self, scales: Sequence[float]) -> tuple[Float64, Float64]:
         """The weights for a and for b of a module whose inputs have these scales."""

@@ -80,8 +80,9 @@ def _found(parent: Parent, known: dict[str, Adapter], lock: Lock, allow_pickle: 
         return known[parent.fingerprint]
     unreachable: Refusal | None = None
     if parent.name is not None and parent.commit is not None:
+        place = f"/{parent.path}" if parent.path else ""
         try:
-            adapter = open_adapter(f"hf://{parent.name}@{parent.commit}", allow_pickle=allow_pickle)
+            adapter = open_adapter(f"hf://{parent.name}@{parent.commit}{place}", allow_pickle=allow_pickle)
         except Refusal as refusal:
             unreachable = refusal
         else:

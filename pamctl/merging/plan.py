@@ -449,12 +449,15 @@ def _without_idle_options(recipe: Recipe, groups: Sequence[Group], extras: Mappi
 
 
 def _resolved_part(part: _Wanted, group: Group) -> Recipe:
-    weights, settings = list(group.weights), dict(part.settings)
-    for place, weight in zip(group.order, group.weights, strict=True):
-        weights[place] = weight
+    settings = dict(part.settings)
     variant = settings.pop("variant", None)
     return replace(
-        part.recipe, variant=variant, weights=tuple(weights), space=group.space, parameters=settings, rules=()
+        part.recipe,
+        variant=variant,
+        weights=tuple(group.in_given_order(group.weights)),
+        space=group.space,
+        parameters=settings,
+        rules=(),
     )
 
 

@@ -57,6 +57,7 @@ def _understood(source: AdapterSource, name: str) -> Adapter:
         stored.settings or metadata,
         (*source.notes, *contents.notes),
         flattened=format == "kohya",
+        place=source.inside,
     )
     non_lora = _non_lora(source)
     for extra in sorted(contents.extras.keys() & non_lora):
