@@ -45,6 +45,15 @@ class Cut:
         return max(1, min(count, len(energies)))
 
 
+LARGE = 512
+"""The rank of a sum from which its core takes longer to decompose than its best directions to find."""
+
+
+def is_large(rank: int, cut: Cut) -> bool:
+    """Whether a sum of this rank is cut by a randomized range finder, unless in full is asked for."""
+    return cut.svd == "randomized" and rank > LARGE and cut.rank is not None and 4 * cut.rank <= rank
+
+
 @dataclass(frozen=True)
 class Kept:
     """Squared norms of a module's delta: of what was kept, and of the whole."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pamctl.adapters.factors import ModuleShape
-from pamctl.merging.cut import Cut
+from pamctl.merging.cut import Cut, is_large
 from pamctl.merging.group import Group
 from pamctl.merging.methods.method import Combination, Elementwise
 from pamctl.merging.range_finder import OVERSAMPLED
@@ -49,18 +49,20 @@ def _ways(group: Group, cut: Cut, shape: ModuleShape, ranks: Sequence[int], rank
     inputs, output = _SINGLE * total * sides, _SINGLE * rank * sides
     pieces = (len(ranks) + 4) * _SINGLE * max(ELEMENTS, shape.inputs)
     whole = 2 * inputs + output + pieces
+    found = 4 * _DOUBLE * (rank + OVERSAMPLED) * sides
     strip = Need(_streaming(shape, ranks, total) + pieces, streamed=True)
     if group.space == "factor":
         return [Need(whole), *([] if group.is_square_root else [strip])]
     if isinstance(group.work, Combination):
         if not cut.cuts:
             return [Need(whole), *([] if group.work.uses_gram else [strip])]
+        if is_large(total, cut) and not group.work.uses_gram:
+            return [Need(inputs + max(_SINGLE * max(ranks) * sides, 2 * output) + found)]
         return [Need(whole + _bases(sides, total))]
     if isinstance(group.work, Elementwise):
         dense = _SINGLE * shape.inputs * shape.outputs
         if cut.svd == "full":
             return [Need(whole + 4 * dense, held=True)]
-        found = 4 * _DOUBLE * (rank + OVERSAMPLED) * sides
         return [Need(whole + dense + found, held=True), Need(whole + found)]
     core = _DOUBLE * total * total * (len(ranks) + 8)
     coordinates = _SINGLE * min(total, shape.outputs) * shape.inputs * 4
@@ -69,7 +71,7 @@ def _ways(group: Group, cut: Cut, shape: ModuleShape, ranks: Sequence[int], rank
 
 def _bases(sides: int, total: int) -> int:
     """Factors side by side in float64, and what QR and SVD of them take."""
-    return _DOUBLE * total * (3 * sides + 8 * total)
+    return _DOUBLE * total * (5 * sides + 8 * total)
 
 
 def _streaming(shape: ModuleShape, ranks: Sequence[int], total: int) -> int:

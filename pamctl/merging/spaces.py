@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from pamctl.adapters.factors import Float32, LoraFactors
-from pamctl.merging.cut import Cut, Kept
+from pamctl.merging.cut import Cut, Kept, is_large
 from pamctl.merging.group import Group
 from pamctl.merging.low_rank import compress, concatenate, decomposed, inner_product, shared_bases
 from pamctl.merging.methods.method import Combination, Elementwise, Float64, Projected, Spectral
-from pamctl.merging.range_finder import approximated
+from pamctl.merging.range_finder import Matrix, Rows, SumOfDeltas, approximated
 from pamctl.merging.tensors import Tensors, merged_piece
 
 Outcome = tuple[LoraFactors, Kept | None]
@@ -43,10 +43,18 @@ def combined(group: Group, factors: Sequence[LoraFactors], cut: Cut) -> Outcome:
         ]
         summed = concatenate(rows, [1.0] * len(rows))
     else:
+        if is_large(sum(each.rank for each in factors), cut):
+            return _factored(SumOfDeltas(factors, [float(coefficient) for coefficient in coefficients]), cut)
         summed = concatenate(factors, [float(coefficient) for coefficient in coefficients])
     if not cut.cuts or (cut.energy is None and summed.rank <= (cut.rank or 0)):
         return summed, None
     return compress(summed, cut)
+
+
+def _factored(matrix: Matrix, cut: Cut) -> Outcome:
+    """The best factors of a matrix, on the host."""
+    b, a, kept = approximated(matrix, cut)
+    return signed(LoraFactors(np.asarray(a, np.float32), np.asarray(b, np.float32))), kept
 
 
 def _gram(factors: Sequence[LoraFactors]) -> Float64:
@@ -82,8 +90,8 @@ def dense(group: Group, tensors: Tensors, known: Any, cut: Cut, *, held: bool) -
             yield rows, merged_piece(work, piece, weights, group.settings, known)
 
     merged = list(blocks()) if held else None
-    b, a, kept = approximated(lambda: iter(merged) if merged is not None else blocks(), tensors.shape, cut)
-    return signed(LoraFactors(np.asarray(a, np.float32), np.asarray(b, np.float32))), kept
+    matrix = Rows(lambda: iter(merged) if merged is not None else blocks(), tensors.shape)
+    return _factored(matrix, cut)
 
 
 def projected_tensors(group: Group, factors: Sequence[LoraFactors]) -> tuple[list[LoraFactors], Any]:

@@ -1,7 +1,7 @@
 """Times the kernels beside their peers, measured in turn in the same run (--help lists the options).
 
-Rows are the fastest of several rounds. "Copy of both inputs" copies what a kernel of two arrays reads; "copy of
-as many bytes" copies one and a half arrays, which moves what such a kernel moves: two arrays read, one written.
+Each row is the fastest of several rounds. "Copy of both inputs" reads what a kernel of two arrays reads;
+"copy of as many bytes" copies one and a half arrays, and so moves what that does: two read, one written.
 """
 
 import argparse
@@ -10,7 +10,8 @@ import json
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +49,26 @@ class Table:
         return "\n".join(lines) + "\n"
 
 
-def measure(title: str, own: Calls, peers: Calls, rounds: int, queued: int) -> Table:
+@dataclass(frozen=True)
+class Clock:
+    """How calls are timed: the fastest of `rounds`, of `queued` calls each before one waits for them."""
+
+    now: Callable[[], float]
+    rounds: int
+    queued: int
+
+
+def measure(title: str, own: Calls, peers: Calls, clock: Clock) -> Table:
     """The fastest round of each call, taken in turn so that a busy machine slows all of them alike."""
     calls = {**own, **peers}
     best = dict.fromkeys(calls, float("inf"))
     for call in calls.values():
         jax.block_until_ready(call())
-    for _ in range(rounds):
+    for _ in range(clock.rounds):
         for name, call in calls.items():
-            start = time.perf_counter()
-            jax.block_until_ready([call() for _ in range(queued)])
-            best[name] = min(best[name], 1e3 * (time.perf_counter() - start) / queued)
+            start = clock.now()
+            jax.block_until_ready([call() for _ in range(clock.queued)])
+            best[name] = min(best[name], 1e3 * (clock.now() - start) / clock.queued)
     return Table(title, {name: best[name] for name in own}, {name: best[name] for name in peers})
 
 
@@ -75,9 +85,9 @@ class HostBench:
             "copy of as many bytes, into touched memory": self._copy_half_more,
         }
 
-    def tables(self, rounds: int) -> list[Table]:
+    def tables(self, clock: Clock) -> list[Table]:
         return [
-            measure(title, own, peers, rounds, queued=1)
+            measure(title, own, peers, replace(clock, queued=1))
             for title, own, peers in (self.threshold(), self.realign(), self.average(), self.merge())
         ]
 
@@ -150,9 +160,9 @@ class DeviceBench:
             "copy of as many bytes": lambda: copy(half_more),
         }
 
-    def tables(self, rounds: int, queued: int) -> list[Table]:
+    def tables(self, clock: Clock) -> list[Table]:
         return [
-            measure(title, own, peers, rounds, queued)
+            measure(title, own, peers, clock)
             for title, own, peers in (self.threshold(), self.realign(), self.average(), self.merge())
         ]
 
@@ -167,8 +177,8 @@ class DeviceBench:
             ),
         }
         for digit in (2, 3, 4):
-            own[f"magnitude_threshold, {digit} bits a pass"] = lambda digit=digit: (
-                device_threshold._kth_largest([g], k, digit=digit)
+            own[f"magnitude_threshold, {digit} bits a pass"] = partial(
+                device_threshold._kth_largest, [g], k, digit=digit
             )
         return "threshold, device", own, {"one read (max)": lambda: read(g), "copy": lambda: copy(g)}
 
@@ -250,6 +260,11 @@ def main() -> None:
     parser.add_argument(
         "--queued", type=int, help="device calls queued before one waits (default: 1 on a CPU, else 10)"
     )
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="CPU time of all threads, for a machine that is busy with others",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     options = parser.parse_args()
     random = np.random.default_rng(0)
@@ -262,17 +277,20 @@ def main() -> None:
         "density": DENSITY,
         "rounds": options.rounds,
         "queued": options.queued or (1 if first.platform == "cpu" else 10),
+        "clock": "CPU time" if options.cpu_time else "wall clock",
         "device": first.device_kind,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "jax": jax.__version__,
     }
     print(", ".join(f"{key} {value}" for key, value in setting.items()) + "\n", flush=True)
+    now = time.process_time if options.cpu_time else time.perf_counter
+    clock = Clock(now, setting["rounds"], setting["queued"])
     tables: list[Table] = []
     if options.only != "device":
-        tables += HostBench(w, g).tables(options.rounds)
+        tables += HostBench(w, g).tables(clock)
     if options.only != "host":
-        tables += DeviceBench(w, g).tables(options.rounds, setting["queued"])
+        tables += DeviceBench(w, g).tables(clock)
     print("\n".join(map(str, tables)), flush=True)
     if options.json:
         options.json.write_text(

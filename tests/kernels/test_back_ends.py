@@ -13,6 +13,9 @@ for dtype in (np.float32, np.float16, ml_dtypes.bfloat16):
     assert tau == 1 and kernels.sign_conflicts(w, g, tau)["a"][0].all()
     aligned, count = kernels.realign(w, g, tau)
     assert count == 60_000 and not kernels.weighted_average([w, aligned], [0.5, 0.5])["a"][0].any()
+    assert kernels.trim(w, 2)["a"][0].sum() == 0 and kernels.elect_signs([w, w, g])["a"][0].all()
+    assert kernels.merge_agreeing([w, w, g])["a"][0].all()
+    assert kernels.kth_largest_magnitudes([(w["a"][0],)] * 2, lambda n: n) == (1,)
 assert "jax" not in sys.modules and "pamctl" not in sys.modules
 print("all held")
 """

@@ -204,3 +204,21 @@ def test_the_device_reads_its_inputs_twice_at_most() -> None:
     leaf = jax.ShapeDtypeStruct((1_000_000,), jnp.float32)
     compiled = jax.jit(lambda w, g: realign(w, g, 0.5)).lower(leaf, leaf).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 10_000
+
+
+def test_the_host_writes_to_out_even_if_it_is_w_and_in_two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    w, g = np.random.default_rng(9).standard_normal((2, 31, 8), np.float32)
+    expected, counts = realign(w, g, 0.5, per_layer=True)
+    monkeypatch.setattr(blocks, "BLOCK", 16)
+    monkeypatch.setattr(blocks, "_LARGE", 1)
+    out = {"a": np.zeros_like(w)}
+    aligned, threaded = realign({"a": w}, {"a": g}, 0.5, per_layer=True, out=out)
+    assert aligned["a"] is out["a"]
+    assert same_bits(aligned["a"], expected)
+    assert threaded["a"].tolist() == counts.tolist()
+    assert realign(w, g, 0.5, out=w)[0] is w
+    assert same_bits(w, expected)
+    with pytest.raises(ValueError, match="out at the array is no numpy array of shape"):
+        realign(w, g, 0.5, out=out["a"][:3])
+    with pytest.raises(ValueError, match="out is for host arrays"):
+        realign(jnp.asarray(w), jnp.asarray(g), 0.5, out=w)

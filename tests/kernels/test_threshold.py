@@ -176,3 +176,13 @@ def test_the_device_keeps_no_copy_of_the_weights() -> None:
     x = jax.ShapeDtypeStruct((1_000_000,), jnp.float32)
     compiled = jax.jit(lambda x: magnitude_threshold(x, 50)).lower(x).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 10_000
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("digit", [1, 2, 4, 5])
+def test_digits_of_any_width_find_the_same(dtype: np.dtype, digit: int) -> None:
+    x = random_weights(np.random.default_rng(11), (500,), dtype)
+    for top_p in (0, 0.1, 33, 100):
+        k = jnp.int32(rank(top_p, x.size))
+        found = device.threshold._kth_largest([jnp.asarray(x)], k, digit=digit)
+        assert float(np.asarray(found)) == sorted_threshold(x, top_p)

@@ -119,3 +119,24 @@ def test_other_weights_compile_nothing_and_move_nothing_to_the_host() -> None:
     assert average.tolist() == [0, 0.75, 1.5, 2.25]
     traced = jax.jit(lambda x, weights: weighted_average([x, 2 * x], weights))(x, jnp.array([1.0, 1]))
     assert traced.tolist() == [0, 3, 6, 9]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_host_writes_to_out_even_if_it_is_an_input_and_in_two_threads(
+    monkeypatch: pytest.MonkeyPatch, dtype: np.dtype
+) -> None:
+    random = np.random.default_rng(10)
+    x, y = (random_weights(random, (31, 8), dtype) for _ in "xy")
+    y[::2] = x[::2]
+    expected = weighted_average([x, y], [0.25, 0.75]).tobytes()
+    monkeypatch.setattr(host.blocks, "BLOCK", 16)
+    monkeypatch.setattr(host.blocks, "_LARGE", 1)
+    for position in (None, 0, 1):
+        xs = [x.copy(), y.copy()]
+        out = np.zeros_like(x) if position is None else xs[position]
+        assert weighted_average(xs, [0.25, 0.75], out=out) is out
+        assert out.tobytes() == expected
+    with pytest.raises(ValueError, match="out at the array is no numpy array"):
+        weighted_average([x], [1], out=[0.0])
+    with pytest.raises(ValueError, match="out is for host arrays"):
+        weighted_average([jnp.asarray(x)], [1], out=x)

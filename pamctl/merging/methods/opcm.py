@@ -8,7 +8,7 @@
 
 alpha   share 0..1 of the sum of the singular values merged so far that protects its directions: 0 only drops
         what acts on a single pair of singular vectors, 1 everything within their span. 0.5 in the code.
-weights multiply the deltas; 1 each by default.
+weights multiply the deltas; 1 each by default. An adapter of weight 0 takes no part, in the mean neither.
 
 The order of the adapters is the order of the tasks. The released code keeps lambda_t, the factor that brings
 each step's norm to the mean norm of the tasks so far, and multiplies by it again in the next step; only the
@@ -32,7 +32,9 @@ from pamctl.merging.methods.spectrum import svd
 
 def merge(cores: Sequence[Float64], weights: Float64, settings: Settings, shape: tuple[int, int]) -> Float64:
     """The merged core, see `Spectral`."""
-    inputs = [float(w) * core for core, w in zip(cores, weights, strict=True)]
+    inputs = [float(w) * core for core, w in zip(cores, weights, strict=True) if w]
+    if not inputs:
+        return np.zeros_like(cores[0])
     merged = inputs[0]
     for core in inputs[1:]:
         merged = merged + cleaned(core, merged, settings["alpha"])
