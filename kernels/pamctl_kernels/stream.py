@@ -1,13 +1,14 @@
 """The exact k-th largest magnitude over a stream: a histogram of its upper bits, then one of its lower."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from pamctl_kernels.leaf import FloatFormat, format_of
 
 Rank = Callable[[int], int]
+Pool = TypeVar("Pool")
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 _LOWER_BITS = (
@@ -49,9 +50,7 @@ class _Pool:
 
     def settle_upper(self, rank: Rank) -> None:
         counts = self._histogram.counts()
-        self._k = rank(self._size)
-        if not 0 <= self._k <= self._size:
-            raise ValueError(f"{self._name} has {self._size} weights, of which k = {self._k} cannot be kept")
+        self._k = checked_rank(self._name, rank, self._size)
         if self._k == 0:
             return
         self.bits, self._k, self._in_bin = _bin_of_rank(counts, self._k)
@@ -68,29 +67,49 @@ class _Pool:
 
 
 def kth_largest_magnitudes(
-    stream: Iterable[Sequence[Any]], k: Rank | Sequence[Rank], new_histogram: Callable[[Any], NewHistogram]
+    first: Iterable[Sequence[Any]],
+    again: Iterable[Sequence[Any]],
+    k: Rank | Sequence[Rank],
+    new_histogram: NewHistogram,
 ) -> tuple[np.generic, ...]:
-    if isinstance(stream, Iterator):
-        raise TypeError("the stream can be read only once: give one that each iter() reads anew")
+    """By histograms alone, whatever the weights are.
+
+    Args:
+        first: the tuples of the first pass.
+        again: those of the second.
+    """
     pools: list[_Pool] = []
-    for arrays in stream:
+    for arrays in first:
         if not pools:
-            pools = [_Pool(f"array {i}", x, new_histogram(x)) for i, x in enumerate(arrays)]
-        for pool, array in _paired(pools, arrays):
+            pools = [_Pool(f"array {i}", x, new_histogram) for i, x in enumerate(arrays)]
+        for pool, array in paired(pools, arrays):
             pool.add(array)
-    ranks = [k] * len(pools) if callable(k) else list(k)
-    if len(ranks) != len(pools):
-        raise ValueError(f"the stream holds {len(pools)} arrays at a time but there are {len(ranks)} k")
-    for pool, rank in zip(pools, ranks, strict=True):
+    for pool, rank in zip(pools, ranks_of(k, len(pools)), strict=True):
         pool.settle_upper(rank)
     if any(pool.open for pool in pools):
-        _read_again(stream, pools)
+        _read_again(again, pools)
     return tuple(np.asarray(pool.bits, pool.form.integer).view(pool.dtype)[()] for pool in pools)
+
+
+def ranks_of(k: Rank | Sequence[Rank], pools: int) -> list[Rank]:
+    """One rank a pool."""
+    ranks = [k] * pools if callable(k) else list(k)
+    if len(ranks) != pools:
+        raise ValueError(f"the stream holds {pools} arrays at a time but there are {len(ranks)} k")
+    return ranks
+
+
+def checked_rank(name: str, rank: Rank, size: int) -> int:
+    """How many of `size` weights are kept."""
+    k = rank(size)
+    if not 0 <= k <= size:
+        raise ValueError(f"{name} has {size} weights, of which k = {k} cannot be kept")
+    return k
 
 
 def _read_again(stream: Iterable[Sequence[Any]], pools: Sequence[_Pool]) -> None:
     for arrays in stream:
-        for pool, array in _paired(pools, arrays):
+        for pool, array in paired(pools, arrays):
             if pool.open:
                 pool.add(array)
     for pool in pools:
@@ -98,7 +117,8 @@ def _read_again(stream: Iterable[Sequence[Any]], pools: Sequence[_Pool]) -> None
             pool.settle_lower()
 
 
-def _paired(pools: Sequence[_Pool], arrays: Sequence[Any]) -> Iterator[tuple[_Pool, Any]]:
+def paired(pools: Sequence[Pool], arrays: Sequence[Any]) -> Iterator[tuple[Pool, Any]]:
+    """What belongs to each pool; ValueError where the tuples are not all of one length."""
     if len(arrays) != len(pools):
         raise ValueError(f"the stream holds {len(pools)} arrays at a time, then {len(arrays)}")
     return zip(pools, arrays, strict=True)

@@ -33,7 +33,7 @@ from pamctl.merging.spaces import (
 )
 from pamctl.merging.spool import spooled
 from pamctl.merging.survey import is_exact, probed
-from pamctl.merging.tensors import ELEMENTS, Tensors, TensorStream, measured, merged_piece
+from pamctl.merging.tensors import ELEMENTS, Tensors, TensorStream, measured, merged_piece, stream_of
 from pamctl.merging.truncation import retained
 
 
@@ -148,18 +148,21 @@ class Execution:
         if not group.is_global or number in self._known:
             return
 
-        def tensors() -> Iterator[Tensors]:
-            ahead = self.plan.schedule.ahead(
+        def each(work: Callable[[Tensors], list[Any]]) -> Iterator[list[Any]]:
+            return self.plan.schedule.ahead(
                 group.modules,
-                lambda module: list(self._tensors(group, module, self._in_order(group, self._read(module)))),
+                lambda module: [
+                    result
+                    for tensors in self._tensors(group, module, self._in_order(group, self._read(module)))
+                    for result in work(tensors)
+                ],
                 lambda module: self.plan.modules[module].need.bytes,
             )
-            for each in ahead:
-                yield from each
 
         work = group.acting.work
         assert isinstance(work, Elementwise)
-        self._known[number] = measured(work, TensorStream(tensors), np.asarray(group.weights), group.settings)
+        weights = np.asarray(group.weights)
+        self._known[number] = measured(work, TensorStream(each), weights, group.settings)
 
     def _read(self, module: str) -> list[LoraFactors]:
         return self._inputs.factors(module, self.plan.shapes[module])
@@ -183,7 +186,9 @@ class Execution:
         return merged if part.cut.energy is not None else padded(merged, part.shape.rank)
 
     def _outcome(self, module: str, group: Group, given: Sequence[LoraFactors]) -> Outcome:
-        part, work, factors = self.plan.modules[module], group.work, self._in_order(group, given)
+        part, work = self.plan.modules[module], group.work
+        group = group.among([i for i, place in enumerate(group.order) if part.ranks[place]])
+        factors = self._in_order(group, given)
         if group.space == "factor":
             a, b = (
                 merged_factor(group, tensors, weights, self._known_of(group, part.group, tensors, weights))
@@ -197,9 +202,7 @@ class Execution:
         if isinstance(work, Combination):
             return combined(group, factors, part.cut)
         if isinstance(work, Elementwise):
-            present = [i for i, each in enumerate(factors) if each.rank]
-            group = group.among(present)
-            (tensors,) = self._tensors(group, module, self._in_order(group, given))
+            (tensors,) = self._tensors(group, module, factors)
             known = self._known_of(group, part.group, tensors, np.asarray(group.weights))
             return dense(group, tensors, known, part.cut, held=part.need.held)
         if isinstance(work, Projected):
@@ -214,7 +217,7 @@ class Execution:
             return self._known[number]
         work = group.acting.work
         assert isinstance(work, Combination | Elementwise)
-        return measured(work, TensorStream(lambda: iter([tensors])), weights, group.settings)
+        return measured(work, stream_of(tensors), weights, group.settings)
 
     def _tensors(self, group: Group, module: str, factors: Sequence[LoraFactors]) -> Iterator[Tensors]:
         """The tensors whose elements the method merges: a and scaled b, or the one in its coordinates."""

@@ -65,17 +65,20 @@ class Group:
 
     @property
     def leaves_out_absent(self) -> bool:
-        """Whether an input takes no part in a module that it lacks; else it counts there as a delta of 0."""
-        return isinstance(self.work, Elementwise)
+        """Whether an input takes no part in a module that it lacks; in a plain sum it counts there as 0."""
+        work = self.acting.work
+        return not (isinstance(work, Combination) and not work.uses_gram)
 
     def among(self, present: Sequence[int]) -> "Group":
-        """The group with some of its inputs, as places in `order`; itself where too few are left.
+        """The group with some of its inputs, as places in `order`, where others are to be left out.
 
         Where the scope is global all stay, and a piece tells whose blocks it has.
         """
-        if len(present) == len(self.order) or len(present) < self.method.least or self.is_global:
-            return self
         weights = [self.weights[i] for i in present]
+        if len(present) == len(self.order) or not any(weights):
+            return self
+        if self.is_global or not self.leaves_out_absent:
+            return self
         settings = {
             name: tuple(value[i] for i in present) if isinstance(value, tuple) else value
             for name, value in self.settings.items()
@@ -83,7 +86,7 @@ class Group:
         return replace(
             self,
             settings=settings,
-            weights=shares(weights, len(weights)) if self.method.shares and any(weights) else tuple(weights),
+            weights=shares(weights, len(weights)) if self.acting.shares else tuple(weights),
             order=tuple(self.order[i] for i in present),
         )
 

@@ -30,7 +30,7 @@ class Inputs:
                 found.append(_absent(shape))
                 continue
             factors = adapter.modules[module]
-            if i in self._digests:
+            if module not in self._digests.get(i, {module: b""}):
                 self._digests[i][module] = module_digest(factors)
             found.append(factors)
         return found

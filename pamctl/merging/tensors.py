@@ -1,13 +1,13 @@
 """One tensor of every input of a merge, as pieces of rows that fit in memory."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pamctl_kernels import weighted_average
 
-from pamctl.merging.methods.method import Blocks, Combination, Elementwise, Float64, Piece, Settings
+from pamctl.merging.methods.method import Blocks, Combination, Elementwise, Float64, Piece, Result, Settings
 from pamctl.merging.random_numbers import Draws
 
 ELEMENTS = 1 << 17
@@ -49,14 +49,28 @@ class Tensors:
 
 @dataclass(frozen=True)
 class TensorStream:
-    """The pieces of one tensor after the other, read anew each time."""
+    """The pieces of some tensors one after the other, read anew each time.
 
-    tensors: Callable[[], Iterator[Tensors]]
+    Args:
+        each: does work on every tensor and gives the results in order.
+    """
+
+    each: Callable[[Callable[[Tensors], list[Any]]], Iterable[list[Any]]]
 
     def __iter__(self) -> Iterator[Piece]:
-        for tensor in self.tensors():
-            for _, piece in tensor.pieces():
-                yield piece
+        for pieces in self.each(lambda tensors: [tensors]):
+            for tensors in pieces:
+                yield from (piece for _, piece in tensors.pieces())
+
+    def map(self, work: Callable[[Piece], Result]) -> Iterator[Result]:
+        """What comes of each piece, in order, found wherever `each` works."""
+        for results in self.each(lambda tensors: [work(piece) for _, piece in tensors.pieces()]):
+            yield from results
+
+
+def stream_of(tensors: Tensors) -> TensorStream:
+    """The pieces of one tensor."""
+    return TensorStream(lambda work: [work(tensors)])
 
 
 def measured(

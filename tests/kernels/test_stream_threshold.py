@@ -39,7 +39,7 @@ def test_worked_by_hand(array: Any, dtype: Any, k: int, expected: float) -> None
     assert float(threshold) == expected
     assert threshold.dtype == dtype
     assert threshold.shape == ()
-    assert stream.passes <= (2 if dtype == np.float32 else 1)
+    assert stream.passes <= 2
 
 
 @settings(deadline=None, max_examples=30)
@@ -59,7 +59,7 @@ def test_it_is_what_sorting_everything_gives(seed: int, dtypes: tuple[Any, Any])
         for i, rank in enumerate(ranks):
             magnitudes = sorted_magnitudes(stream, i)
             assert float(found[i]) == magnitudes[rank(magnitudes.size) - 1]
-        assert stream.passes == (2 if np.dtype(np.float32) in dtypes else 1)
+        assert stream.passes == (2 if np.dtype(np.float32) in dtypes or array is np.asarray else 1)
 
 
 @pytest.mark.parametrize("array", BACK_ENDS)
@@ -122,10 +122,10 @@ def test_a_stream_that_changes_between_its_passes_is_refused() -> None:
     class Changing(Stream):
         def __iter__(self) -> Iterator[tuple[Any, ...]]:
             self.passes += 1
-            return iter([(np.float32([self.passes, 5]),)])
+            return iter([(np.ones(self.passes, np.float32),)])
 
     with pytest.raises(ValueError, match="held other weights when the stream was read again"):
-        kth_largest_magnitudes(Changing([]), lambda n: 2)
+        kth_largest_magnitudes(Changing([]), lambda n: 1)
 
 
 def test_another_rank_compiles_nothing() -> None:

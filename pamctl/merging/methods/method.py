@@ -14,7 +14,7 @@ its own.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,16 @@ class Piece:
 
 Stream = Iterable[Piece]
 """The pieces of all tensors of a scope, in order; each iteration reads them anew."""
+
+Result = TypeVar("Result")
+
+
+def over(stream: Stream, work: Callable[[Piece], Result]) -> Iterable[Result]:
+    """What comes of each piece, in order; a stream that has a `map` of its own may work on several cores."""
+    mapped: Callable[[Callable[[Piece], Result]], Iterable[Result]] = getattr(
+        stream, "map", lambda w: map(w, stream)
+    )
+    return mapped(work)
 
 
 @dataclass(frozen=True)

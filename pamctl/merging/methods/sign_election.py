@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pamctl_kernels import merge_agreeing
 
-from pamctl.merging.methods.method import Float64, Parameter, Piece, Settings, Stream
+from pamctl.merging.methods.method import Float64, Parameter, Piece, Settings, Stream, over
 from pamctl.refusal import UsageRefusal
 
 SIGN = Parameter(
@@ -101,11 +101,12 @@ def majority_sign(stream: Stream, weights: Float64, settings: Settings, limits: 
     """The sign that more elements of the scope elect than elect the other; 1 where as many do."""
     if len(weights) < 2:
         return 1  # the elements of one input never cancel
-    balance = 0
-    for piece in stream:
+
+    def balance(piece: Piece) -> int:
         voters = Voters.of(piece, weights, settings, limits)
-        balance += _signs_elected(voters, settings) if voters.blocks else 0
-    return -1 if balance < 0 else 1
+        return _signs_elected(voters, settings) if voters.blocks else 0
+
+    return -1 if sum(over(stream, balance)) < 0 else 1
 
 
 def _signs_elected(voters: Voters, settings: Settings) -> int:

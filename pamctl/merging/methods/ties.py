@@ -22,7 +22,8 @@ Parameters:
 
 Weights are as given, by default 1 each. The paper has none; equal ones are the paper's mean whatever their
 size. An adapter of weight 0 takes no part, but in peft, where it still votes and is counted. Where a mean
-divides by weights, none may be negative. One adapter is only trimmed. Negating all adapters negates the result, but where + is elected for want of another sign.
+divides by weights, none may be negative. One adapter is only trimmed. Negating all adapters negates the
+result, but where + is elected for want of another sign.
 
 Sources: TIES-Merging, arXiv 2306.01708, and prateeky2806/ties-merging; huggingface/peft,
 utils/merge_utils.py; arcee-ai/mergekit, merge_methods/generalized_task_arithmetic.py.

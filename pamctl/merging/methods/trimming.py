@@ -5,14 +5,14 @@ a row of A or B may have fewer elements than 1 / d, and none of them is silently
 magnitudes tie at the edge of what is kept, all that tie are.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from pamctl_kernels import kth_largest_magnitudes
 
-from pamctl.merging.methods.method import Parameter, Stream
+from pamctl.merging.methods.method import Parameter, Piece, Result, Stream, over
 
 
 def density_parameter(default: float, above: float | None = None) -> Parameter:
@@ -50,11 +50,17 @@ class BlocksOf:
     inputs: Sequence[int]
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        for piece in self.stream:
-            owners = range(len(piece.blocks)) if piece.inputs is None else piece.inputs
-            blocks = dict(zip(owners, piece.blocks, strict=True))
-            nothing = piece.blocks[0][:0]
-            yield tuple(blocks.get(i, nothing) for i in self.inputs)
+        return map(self._of, self.stream)
+
+    def map(self, work: Callable[[tuple[Any, ...]], Result]) -> Iterable[Result]:
+        """What comes of each tuple, in order, see `over`."""
+        return over(self.stream, lambda piece: work(self._of(piece)))
+
+    def _of(self, piece: Piece) -> tuple[Any, ...]:
+        owners = range(len(piece.blocks)) if piece.inputs is None else piece.inputs
+        blocks = dict(zip(owners, piece.blocks, strict=True))
+        nothing = piece.blocks[0][:0]
+        return tuple(blocks.get(i, nothing) for i in self.inputs)
 
 
 def within(x: Any, low: Any, high: Any) -> Any:
