@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,8 +11,23 @@ import numpy as np
 from pamctl.refusal import UsageRefusal
 
 Device = Literal["auto", "cpu", "gpu", "tpu"]
-Place = Callable[[Any], Any]
-"""Puts an array of the host where it is worked on."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where arrays are worked on.
+
+    Args:
+        put: moves an array of the host there.
+        elements: how many a block is to have: what a core's cache holds, or enough to keep a device busy.
+    """
+
+    put: Callable[[Any], Any]
+    elements: int
+
+
+HOST = Place(lambda array: array, 1 << 17)
+_DEVICE_ELEMENTS = 1 << 25
 
 _SIGNS: dict[Device, tuple[str, tuple[str, ...]]] = {
     "gpu": ("/dev/nvidia[0-9]*", ("jax_cuda12_plugin", "jax_cuda13_plugin")),
@@ -36,13 +52,13 @@ def chosen_device(asked: Device, *, pays: bool) -> Device:
 
 
 def place_on(device: Device) -> Place:
-    """How arrays get to a device; on the CPU they stay as they are.
+    """A device as a place to work; on the CPU arrays stay as they are.
 
     Raises:
         UsageRefusal: jax finds no such device.
     """
     if device == "cpu":
-        return lambda array: array
+        return HOST
     import jax
 
     try:
@@ -52,7 +68,7 @@ def place_on(device: Device) -> Place:
             f"jax finds no {device} here, only {jax.devices()[0].platform}",
             f"leave --device out, or install pamctl[{'cuda' if device == 'gpu' else 'tpu'}]",
         ) from fault
-    return lambda array: jax.device_put(array, found)
+    return Place(lambda array: jax.device_put(array, found), _DEVICE_ELEMENTS)
 
 
 def matmul(x: Any, y: Any) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 from pamctl.adapters.adapter import Adapter
 from pamctl.adapters.factors import Block, ComputedModules, Float32, LoraFactors, Part
 from pamctl.merging.cut import Kept
-from pamctl.merging.devices import Place, matmul, place_on
+from pamctl.merging.devices import HOST, Place, matmul, place_on
 from pamctl.merging.group import Group
 from pamctl.merging.inputs import Inputs
 from pamctl.merging.low_rank import padded
@@ -33,7 +33,7 @@ from pamctl.merging.spaces import (
 )
 from pamctl.merging.spool import spooled
 from pamctl.merging.survey import is_exact, probed
-from pamctl.merging.tensors import ELEMENTS, Tensors, TensorStream, measured, merged_piece, stream_of
+from pamctl.merging.tensors import Tensors, TensorStream, measured, merged_piece, stream_of
 from pamctl.merging.truncation import retained
 
 
@@ -109,7 +109,7 @@ class Execution:
     modules is measured when the first module of its group is asked for.
 
     Args:
-        place: puts factors where dense deltas are made of them.
+        place: where dense deltas are made of the factors.
     """
 
     def __init__(self, plan: MergePlan, place: Place) -> None:
@@ -242,13 +242,15 @@ class Execution:
         shape = (products[0].b.shape[0], products[0].a.shape[1])
         present = tuple(i for i, each in enumerate(products) if each.rank) or (0,)
         some = group.is_global and len(present) < len(products)
-        kept = [(self._place(each.b), self._place(each.a)) for each in products if not some or each.rank]
+        put = self._place.put
+        kept = [(put(each.b), put(each.a)) for each in products if not some or each.rank]
         draws = self._draws(group, f"{module} delta")
         return Tensors(
             shape,
             lambda rows: [matmul(b[rows], a) for b, a in kept],
             [draws[i] for i in present] if some and draws else draws,
             present if some else None,
+            self._place.elements,
         )
 
     def _draws(self, group: Group, tensor: str) -> list[Draws]:
@@ -349,6 +351,6 @@ def _rows_of_all(
 
 
 def _strips(rows: int, columns: int) -> Iterator[slice]:
-    step = max(ELEMENTS // max(columns, 1), 1)
+    step = max(HOST.elements // max(columns, 1), 1)
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))

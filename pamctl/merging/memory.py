@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from pamctl.adapters.factors import ModuleShape
 from pamctl.merging.cut import Cut, is_large
+from pamctl.merging.devices import HOST
 from pamctl.merging.group import Group
 from pamctl.merging.methods.method import Combination, Elementwise
 from pamctl.merging.range_finder import OVERSAMPLED
-from pamctl.merging.tensors import ELEMENTS
 
 PROGRAM = 100 << 20
 """What the program takes before it reads a number: the interpreter, numpy and the libraries."""
@@ -47,7 +47,7 @@ def need_of(
 def _ways(group: Group, cut: Cut, shape: ModuleShape, ranks: Sequence[int], rank: int) -> list[Need]:
     sides, total = shape.inputs + shape.outputs, sum(ranks)
     inputs, output = _SINGLE * total * sides, _SINGLE * rank * sides
-    pieces = (len(ranks) + 4) * _SINGLE * max(ELEMENTS, shape.inputs)
+    pieces = (len(ranks) + 4) * _SINGLE * max(HOST.elements, shape.inputs)
     whole = 2 * inputs + output + pieces
     found = 4 * _DOUBLE * (rank + OVERSAMPLED) * sides
     strip = Need(_streaming(shape, ranks, total) + pieces, streamed=True)
@@ -77,5 +77,5 @@ def _bases(sides: int, total: int) -> int:
 def _streaming(shape: ModuleShape, ranks: Sequence[int], total: int) -> int:
     """One input's A whole, for the probes, beside a strip of rows of all."""
     return 3 * _SINGLE * max(ranks) * shape.inputs + 2 * _SINGLE * max(total, 1) * max(
-        ELEMENTS // max(total, 1), 1
+        HOST.elements // max(total, 1), 1
     )

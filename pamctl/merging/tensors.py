@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 from pamctl_kernels import weighted_average
 
+from pamctl.merging.devices import HOST
 from pamctl.merging.methods.method import Blocks, Combination, Elementwise, Float64, Piece, Result, Settings
 from pamctl.merging.random_numbers import Draws
-
-ELEMENTS = 1 << 17
-"""Of a block: in float32 those of two or three inputs stay in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -23,17 +21,19 @@ class Tensors:
         rows: some rows of each.
         draws: the random numbers of each.
         inputs: see `Piece`.
+        elements: about so many make a piece, at least a row.
     """
 
     shape: tuple[int, int]
     rows: Callable[[slice], Blocks]
     draws: Sequence[Draws]
     inputs: tuple[int, ...] | None = None
+    elements: int = HOST.elements
 
-    def pieces(self, elements: int = ELEMENTS) -> Iterator[tuple[slice, Piece]]:
-        """The tensors in pieces of about so many elements, at least a row, and the rows that each holds."""
+    def pieces(self) -> Iterator[tuple[slice, Piece]]:
+        """The tensors in pieces, and the rows that each holds."""
         height, width = self.shape
-        step = max(elements // max(width, 1), 1)
+        step = max(self.elements // max(width, 1), 1)
         for start in range(0, height, step):
             rows = slice(start, min(start + step, height))
             yield rows, Piece(self.rows(rows), self._draw(rows), self.inputs)

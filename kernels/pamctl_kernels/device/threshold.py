@@ -1,5 +1,6 @@
-"""The exact threshold of jax arrays: its bits are fixed from the top, a digit a pass."""
+"""The exact threshold of jax arrays: an interval of bits that a sample proposes and counts narrow."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -13,48 +14,80 @@ from pamctl_kernels.device.arrays import count_elements, magnitude_of, named_lea
 from pamctl_kernels.leaf import format_of, one_dtype
 from pamctl_kernels.top_p import important_count
 
-# Bits of the answer found per pass. On a CPU seven counts in one read still run at memory speed; a GPU has
-# arithmetic to spare for fifteen, and then reads a float32 eight times instead of eleven.
-_DIGIT = {"cpu": 3}
-_DIGIT_ELSEWHERE = 4
+_SAMPLE = 1 << 14
+_DIGIT = 3
+"""Bits of the answer found per pass: seven counts in one read still run at memory speed, on CPU and GPU."""
 
 
 def magnitude_threshold(x: Any, top_p: object) -> jax.Array:
     leaves = named_leaves(x)
     one_dtype(leaves)
     k = on_device(np.int32(important_count(top_p, count_elements(leaves))))
-    arrays = [leaf for _, leaf in leaves]
-    return _kth_largest(arrays, k, digit=_DIGIT.get(_platform(arrays[0]), _DIGIT_ELSEWHERE))
-
-
-def _platform(x: jax.Array) -> str:
-    """Where `x` lies; of a tracer, where programs run unless told otherwise."""
-    if isinstance(x, jax.core.Tracer) or not isinstance(x, jax.Array):
-        return jax.default_backend()
-    return next(iter(x.devices())).platform
+    return _kth_largest([leaf for _, leaf in leaves], k)
 
 
 @partial(jax.jit, static_argnames="digit")
-def _kth_largest(x: Sequence[jax.Array], k: jax.Array, *, digit: int = 3) -> jax.Array:
-    """Fix the bits of the answer from the top, `digit` a pass; NaN if any leaf holds one, +inf for k = 0."""
+def _kth_largest(x: Sequence[jax.Array], k: jax.Array, *, digit: int = _DIGIT) -> jax.Array:
+    """The magnitude of rank k: NaN if any leaf holds one, +inf for k = 0.
+
+    Each pass narrows the interval that holds the answer by `digit` bits. It is [low, high) in bits: at least
+    k magnitudes reach low, fewer reach high. A sample says where to begin, one pass what of that is true.
+    """
     form = format_of("x", x[0])
-    width = form.magnitude_mask.bit_length()
+    past = jnp.int32(form.infinity + 1)
+    guesses = _bracket(x, k)
+    *reached, nans = _count_at_least(x, [*guesses, past])
+    low, high = jnp.int32(0), past
+    for guess, count in zip(guesses, reached, strict=True):
+        low = jnp.where(count >= k, jnp.maximum(low, guess), low)
+        high = jnp.where(count < k, jnp.minimum(high, guess), high)
 
-    def fix_digit(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def narrow(interval: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         # Tied to the state, the magnitudes are no invariant that XLA would store outside the loop.
-        leaves, (prefix, _) = lax.optimization_barrier((x, state))
-        # The last digit may be narrower: its surplus candidates lie past every answer and count as missed.
-        shift = jnp.maximum(width - digit * (i + 1), 0)
-        candidates = [prefix + (value << shift) for value in range(1, 1 << digit)]
-        *reached, nans = _count_at_least(leaves, [*candidates, jnp.int32(form.infinity + 1)])
-        fixed = sum((count >= k).astype(jnp.int32) for count in reached)
-        return prefix + (fixed << shift), nans
+        leaves, (low, high) = lax.optimization_barrier((x, interval))
+        step = jnp.maximum((high - low + (1 << digit) - 1) >> digit, 1)
+        candidates = [jnp.minimum(low + part * step, high) for part in range(1, 1 << digit)]
+        parts = sum((count >= k).astype(jnp.int32) for count in _count_at_least(leaves, candidates))
+        low = low + parts * step
+        return low, jnp.minimum(low + step, high)
 
-    passes = -(-width // digit)
-    bits, nans = lax.fori_loop(jnp.int32(0), jnp.int32(passes), fix_digit, (jnp.int32(0), jnp.int32(0)))
-    bits = jnp.where(k > 0, bits, form.infinity)
+    low, _ = lax.while_loop(lambda interval: interval[1] - interval[0] > 1, narrow, (low, high))
+    bits = jnp.where(k > 0, low, form.infinity)
     bits = jnp.where(nans > 0, form.magnitude_mask, bits)
     return lax.bitcast_convert_type(bits.astype(form.integer), x[0].dtype)
+
+
+def _bracket(x: Sequence[jax.Array], k: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Bits between which, but for bad luck in 10^4, the k-th magnitude lies, the upper end not included."""
+    form = format_of("x", x[0])
+    n = sum(leaf.size for leaf in x)
+    samples = [
+        magnitude_of(leaf[_places(leaf.shape, -(-leaf.size * _SAMPLE // n))]).ravel()
+        for leaf in x
+        if leaf.size
+    ]
+    if not samples:
+        return jnp.int32(0), jnp.int32(form.infinity + 1)
+    sample = jnp.sort(jnp.concatenate(samples))
+    size = sample.size
+    middle = (1 - k.astype(jnp.float32) / n) * size
+    margin = 2 * math.sqrt(size)  # four standard deviations of a sampled median, more of other ranks
+    below, over = (middle - margin).astype(jnp.int32), (middle + margin).astype(jnp.int32)
+    low = jnp.where(below >= 0, sample[jnp.clip(below, 0, size - 1)], 0)
+    high = jnp.where(over < size, sample[jnp.clip(over, 0, size - 1)] + 1, form.infinity + 1)
+    return low, high
+
+
+def _places(shape: tuple[int, ...], count: int) -> tuple[np.ndarray, ...]:
+    """So many random places in an array of `shape`, the same on every run; of a small one all.
+
+    By index and not of the ravelled array: that of a sharded one would be gathered first.
+    """
+    if not shape:
+        return ()
+    size = math.prod(shape)
+    flat = np.arange(size) if size <= count else np.random.default_rng(0).integers(0, size, count)
+    return tuple(axis.astype(np.int32) for axis in np.unravel_index(flat, shape))
 
 
 def _count_at_least(leaves: Sequence[jax.Array], candidates: Sequence[jax.Array]) -> list[jax.Array]:
