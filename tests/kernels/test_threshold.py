@@ -175,7 +175,7 @@ def test_it_traces_into_a_larger_program() -> None:
 def test_the_device_keeps_no_copy_of_the_weights() -> None:
     x = jax.ShapeDtypeStruct((1_000_000,), jnp.float32)
     compiled = jax.jit(lambda x: magnitude_threshold(x, 50)).lower(x).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes < 5 * 4 * device.threshold._SAMPLE
+    assert compiled.memory_analysis().temp_size_in_bytes < 5 * 4 * device.threshold.SAMPLE
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

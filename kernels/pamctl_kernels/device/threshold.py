@@ -14,7 +14,7 @@ from pamctl_kernels.device.arrays import count_elements, magnitude_of, named_lea
 from pamctl_kernels.leaf import format_of, one_dtype
 from pamctl_kernels.top_p import important_count
 
-_SAMPLE = 1 << 14
+SAMPLE = 1 << 14
 _DIGIT = 3
 """Bits of the answer found per pass: seven counts in one read still run at memory speed, on CPU and GPU."""
 
@@ -36,7 +36,7 @@ def _kth_largest(x: Sequence[jax.Array], k: jax.Array, *, digit: int = _DIGIT) -
     form = format_of("x", x[0])
     past = jnp.int32(form.infinity + 1)
     guesses = _bracket(x, k)
-    *reached, nans = _count_at_least(x, [*guesses, past])
+    *reached, nans = count_at_least(x, [*guesses, past])
     low, high = jnp.int32(0), past
     for guess, count in zip(guesses, reached, strict=True):
         low = jnp.where(count >= k, jnp.maximum(low, guess), low)
@@ -47,7 +47,7 @@ def _kth_largest(x: Sequence[jax.Array], k: jax.Array, *, digit: int = _DIGIT) -
         leaves, (low, high) = lax.optimization_barrier((x, interval))
         step = jnp.maximum((high - low + (1 << digit) - 1) >> digit, 1)
         candidates = [jnp.minimum(low + part * step, high) for part in range(1, 1 << digit)]
-        parts = sum((count >= k).astype(jnp.int32) for count in _count_at_least(leaves, candidates))
+        parts = sum((count >= k).astype(jnp.int32) for count in count_at_least(leaves, candidates))
         low = low + parts * step
         return low, jnp.minimum(low + step, high)
 
@@ -62,9 +62,7 @@ def _bracket(x: Sequence[jax.Array], k: jax.Array) -> tuple[jax.Array, jax.Array
     form = format_of("x", x[0])
     n = sum(leaf.size for leaf in x)
     samples = [
-        magnitude_of(leaf[_places(leaf.shape, -(-leaf.size * _SAMPLE // n))]).ravel()
-        for leaf in x
-        if leaf.size
+        magnitude_of(leaf[places(leaf.shape, -(-leaf.size * SAMPLE // n))]).ravel() for leaf in x if leaf.size
     ]
     if not samples:
         return jnp.int32(0), jnp.int32(form.infinity + 1)
@@ -78,7 +76,7 @@ def _bracket(x: Sequence[jax.Array], k: jax.Array) -> tuple[jax.Array, jax.Array
     return low, high
 
 
-def _places(shape: tuple[int, ...], count: int) -> tuple[np.ndarray, ...]:
+def places(shape: tuple[int, ...], count: int) -> tuple[np.ndarray, ...]:
     """So many random places in an array of `shape`, the same on every run; of a small one all.
 
     By index and not of the ravelled array: that of a sharded one would be gathered first.
@@ -90,7 +88,7 @@ def _places(shape: tuple[int, ...], count: int) -> tuple[np.ndarray, ...]:
     return tuple(axis.astype(np.int32) for axis in np.unravel_index(flat, shape))
 
 
-def _count_at_least(leaves: Sequence[jax.Array], candidates: Sequence[jax.Array]) -> list[jax.Array]:
+def count_at_least(leaves: Sequence[jax.Array], candidates: Sequence[jax.Array]) -> list[jax.Array]:
     """For each candidate (bits), how many magnitudes of all leaves reach it, in one read."""
     totals = [jnp.int32(0)] * len(candidates)
     for leaf in leaves:
