@@ -11,7 +11,6 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pamctl_kernels as kernels
-from pamctl_kernels.device import threshold as device_threshold
 
 Calls = dict[str, Callable[[], Any]]
 TOP_P, DENSITY = 50, 20
@@ -168,7 +166,6 @@ class DeviceBench:
 
     def threshold(self) -> tuple[str, Calls, Calls]:
         g = self.g
-        k = jax.device_put(np.int32(-(-g.size * TOP_P // 100)))
         whole = jax.jit(lambda x: kernels.magnitude_threshold(x, TOP_P))
         own: Calls = {
             "magnitude_threshold": lambda: whole(g),
@@ -176,10 +173,6 @@ class DeviceBench:
                 [(g,)], lambda n: n // 2
             ),
         }
-        for digit in (2, 3, 4):
-            own[f"magnitude_threshold, {digit} bits a pass"] = partial(
-                device_threshold._kth_largest, [g], k, digit=digit
-            )
         return "threshold, device", own, {"one read (max)": lambda: read(g), "copy": lambda: copy(g)}
 
     def realign(self) -> tuple[str, Calls, Calls]:

@@ -178,11 +178,34 @@ def test_the_device_keeps_no_copy_of_the_weights() -> None:
     assert compiled.memory_analysis().temp_size_in_bytes < 5 * 4 * device.threshold.SAMPLE
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("digit", [1, 2, 4, 5])
-def test_digits_of_any_width_find_the_same(dtype: np.dtype, digit: int) -> None:
-    x = random_weights(np.random.default_rng(11), (500,), dtype)
-    for top_p in (0, 0.1, 33, 100):
-        k = jnp.int32(rank(top_p, x.size))
-        found = device.threshold._kth_largest([jnp.asarray(x)], k, digit=digit)
-        assert float(np.asarray(found)) == sorted_threshold(x, top_p)
+def passes_for(x: np.ndarray, top_p: float, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How often the device reads `x` to find its threshold, which is checked."""
+    reads = []
+
+    def counted(*arguments: Any) -> Any:
+        reads.append(1)
+        return count_at_least(*arguments)
+
+    count_at_least = device.threshold.count_at_least
+    with monkeypatch.context() as patched, jax.disable_jit():
+        patched.setattr(device.threshold, "count_at_least", counted)
+        found = float(np.asarray(device.threshold.magnitude_threshold(jnp.asarray(x), top_p)))
+    assert found == sorted_threshold(x, top_p)
+    return len(reads)
+
+
+def test_weights_of_a_usual_spread_take_few_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).standard_normal(1_000_000, np.float32)
+    assert max(passes_for(x, top_p, monkeypatch) for top_p in (1, 20, 50, 90)) <= 8
+
+
+def test_no_spread_takes_many_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(1)
+    spreads = [
+        np.zeros(1000, np.float32),
+        np.float32([0.0] * 500 + [1e-45] * 499 + [3e38]),
+        np.exp(random.uniform(-80, 80, 3000)).astype(np.float32),
+        np.where(random.random(100_000) < 0.9, 0, random.standard_normal(100_000)).astype(np.float32),
+    ]
+    for x in spreads:
+        assert max(passes_for(x, top_p, monkeypatch) for top_p in (0.1, 10, 50, 99)) <= 24

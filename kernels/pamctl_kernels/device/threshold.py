@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +14,8 @@ from pamctl_kernels.leaf import format_of, one_dtype
 from pamctl_kernels.top_p import important_count
 
 SAMPLE = 1 << 14
-_DIGIT = 3
-"""Bits of the answer found per pass: seven counts in one read still run at memory speed, on CPU and GPU."""
+_PARTS = 8
+"""A pass cuts the interval into so many: seven counts in one read run at about memory speed."""
 
 
 def magnitude_threshold(x: Any, top_p: object) -> jax.Array:
@@ -26,35 +25,83 @@ def magnitude_threshold(x: Any, top_p: object) -> jax.Array:
     return _kth_largest([leaf for _, leaf in leaves], k)
 
 
-@partial(jax.jit, static_argnames="digit")
-def _kth_largest(x: Sequence[jax.Array], k: jax.Array, *, digit: int = _DIGIT) -> jax.Array:
+class _Interval(NamedTuple):
+    """[low, high) in the bits of magnitudes: at least k of them reach low, fewer reach high.
+
+    Args:
+        at_low, at_high: how many do.
+        stalled: whether the last pass left more than an eighth of it.
+    """
+
+    low: jax.Array
+    high: jax.Array
+    at_low: jax.Array
+    at_high: jax.Array
+    stalled: jax.Array
+
+
+@jax.jit
+def _kth_largest(x: Sequence[jax.Array], k: jax.Array) -> jax.Array:
     """The magnitude of rank k: NaN if any leaf holds one, +inf for k = 0.
 
-    Each pass narrows the interval that holds the answer by `digit` bits. It is [low, high) in bits: at least
-    k magnitudes reach low, fewer reach high. A sample says where to begin, one pass what of that is true.
+    A sample says in which interval it lies, one pass what of that is true, and each pass then narrows it.
     """
     form = format_of("x", x[0])
     past = jnp.int32(form.infinity + 1)
+    n = jnp.int32(sum(leaf.size for leaf in x))
     guesses = _bracket(x, k)
-    *reached, nans = count_at_least(x, [*guesses, past])
-    low, high = jnp.int32(0), past
-    for guess, count in zip(guesses, reached, strict=True):
-        low = jnp.where(count >= k, jnp.maximum(low, guess), low)
-        high = jnp.where(count < k, jnp.minimum(high, guess), high)
+    *counts, nans = count_at_least(x, [*guesses, past])
+    whole = _Interval(jnp.int32(0), past, n, jnp.int32(0), jnp.bool(False))
 
-    def narrow(interval: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def narrow(interval: _Interval) -> _Interval:
         # Tied to the state, the magnitudes are no invariant that XLA would store outside the loop.
-        leaves, (low, high) = lax.optimization_barrier((x, interval))
-        step = jnp.maximum((high - low + (1 << digit) - 1) >> digit, 1)
-        candidates = [jnp.minimum(low + part * step, high) for part in range(1, 1 << digit)]
-        parts = sum((count >= k).astype(jnp.int32) for count in count_at_least(leaves, candidates))
-        low = low + parts * step
-        return low, jnp.minimum(low + step, high)
+        leaves, interval = lax.optimization_barrier((x, interval))
+        cuts = [
+            jnp.where(interval.stalled, even, likely)
+            for even, likely in zip(_even_cuts(interval), _likely_cuts(interval, k), strict=True)
+        ]
+        return _believed(interval, cuts, count_at_least(leaves, cuts), k)
 
-    low, _ = lax.while_loop(lambda interval: interval[1] - interval[0] > 1, narrow, (low, high))
-    bits = jnp.where(k > 0, low, form.infinity)
+    start = _believed(whole, guesses, counts, k)._replace(stalled=jnp.bool(False))
+    found = lax.while_loop(lambda interval: interval.high - interval.low > 1, narrow, start)
+    bits = jnp.where(k > 0, found.low, form.infinity)
     bits = jnp.where(nans > 0, form.magnitude_mask, bits)
     return lax.bitcast_convert_type(bits.astype(form.integer), x[0].dtype)
+
+
+def _believed(
+    interval: _Interval, cuts: Sequence[jax.Array], counts: Sequence[jax.Array], k: jax.Array
+) -> _Interval:
+    """The interval once it is known how many magnitudes reach each of some cuts."""
+    low, high, at_low, at_high, _ = interval
+    for cut, count in zip(cuts, counts, strict=True):
+        raises, lowers = (count >= k) & (cut > low), (count < k) & (cut < high)
+        low, at_low = jnp.where(raises, cut, low), jnp.where(raises, count, at_low)
+        high, at_high = jnp.where(lowers, cut, high), jnp.where(lowers, count, at_high)
+    stalled = high - low > (interval.high - interval.low) // _PARTS
+    return _Interval(low, high, at_low, at_high, stalled)
+
+
+def _even_cuts(interval: _Interval) -> list[jax.Array]:
+    """The interval in equal parts."""
+    step = jnp.maximum((interval.high - interval.low) // _PARTS, 1)
+    return [jnp.minimum(interval.low + part * step, interval.high - 1) for part in range(1, _PARTS)]
+
+
+def _likely_cuts(interval: _Interval, k: jax.Array) -> list[jax.Array]:
+    """Cuts ever closer to where the answer lies if the magnitudes in the interval are spread evenly.
+
+    The closest are a standard deviation of that place away, the others as far as an uneven spread may move it.
+    """
+    low, high, at_low, at_high, _ = interval
+    width = (high - low).astype(jnp.float32)
+    inside = jnp.maximum(at_low - at_high, 1).astype(jnp.float32)
+    middle = width * ((at_low - k).astype(jnp.float32) + 0.5) / inside
+    deviation = jnp.maximum(width / (2 * jnp.sqrt(inside)), 1.0)
+    places = [middle + distance * deviation for distance in (-64, -8, -1, 0, 1, 8, 64)]
+    return [
+        jnp.clip(low + jnp.clip(place, 0, width).astype(jnp.int32), low + 1, high - 1) for place in places
+    ]
 
 
 def _bracket(x: Sequence[jax.Array], k: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -68,8 +115,9 @@ def _bracket(x: Sequence[jax.Array], k: jax.Array) -> tuple[jax.Array, jax.Array
         return jnp.int32(0), jnp.int32(form.infinity + 1)
     sample = jnp.sort(jnp.concatenate(samples))
     size = sample.size
-    middle = (1 - k.astype(jnp.float32) / n) * size
-    margin = 2 * math.sqrt(size)  # four standard deviations of a sampled median, more of other ranks
+    share = k.astype(jnp.float32) / n
+    margin = 4 * jnp.sqrt(size * share * (1 - share)) + 2  # four standard deviations, of few a little more
+    middle = (1 - share) * size
     below, over = (middle - margin).astype(jnp.int32), (middle + margin).astype(jnp.int32)
     low = jnp.where(below >= 0, sample[jnp.clip(below, 0, size - 1)], 0)
     high = jnp.where(over < size, sample[jnp.clip(over, 0, size - 1)] + 1, form.infinity + 1)
