@@ -5,6 +5,7 @@ What is expected is computed here, densely and in float64, from the numbers that
 
 import itertools
 import math
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from pamctl.adapters import open_adapter, write_adapter
+from pamctl.adapters import Adapter, LoraFactors, open_adapter, write_adapter
 from pamctl.adapters.formats.written import WriteOptions
 from pamctl.merging import Recipe, execute, merge, plan_merge
 from pamctl.merging.methods import NAMES, method_named
@@ -24,6 +25,7 @@ from pamctl.refusal import Refusal
 from tests.adapter_cases import same_deltas
 from tests.merging.merge_cases import (
     ALL_OF_IT,
+    AT_REST,
     CASES,
     FORMATS,
     NUMPY_DTYPES,
@@ -298,7 +300,11 @@ def tsv(xs: Sequence[Float64], weights: Weights, given: Given) -> Float64:
     xs = weighed(xs, weights)
     k = given["k"] or max(available(xs) // len(xs), 1)
     parts = [tuple(part[..., :k] if i < 2 else part[:k] for i, part in enumerate(directions(x))) for x in xs]
-    u, s, v = np.hstack([p[0] for p in parts]), np.hstack([p[1] for p in parts]), np.vstack([p[2] for p in parts])
+    u, s, v = (
+        np.hstack([p[0] for p in parts]),
+        np.hstack([p[1] for p in parts]),
+        np.vstack([p[2] for p in parts]),
+    )
     return given["alpha"] * (polar(u) * s) @ polar(v)
 
 
@@ -402,7 +408,9 @@ def projected(each: Case, made: Sequence[Input], weights: Weights) -> Deltas:
         xs = [x.deltas()[name] for x in made]
         if each.name == "core":
             parts = [x.modules[module] for x in made]
-            b = np.hstack([x.scale(module) * p[1].astype(np.float64) for x, p in zip(made, parts, strict=True)])
+            b = np.hstack(
+                [x.scale(module) * p[1].astype(np.float64) for x, p in zip(made, parts, strict=True)]
+            )
             a = np.vstack([p[0].astype(np.float64) for p in parts])
             lefts[name], rights[name] = signed(directions(b)[0]), signed(directions(a)[2].T).T
         elif each.parameters.get("stack") == "inputs":
@@ -454,7 +462,7 @@ def test_the_cases_cover_every_method_in_every_variant() -> None:
 
 
 @named([*CASES, *PARTIAL])
-@settings(max_examples=6)
+@settings(max_examples=5)
 @given(data=st.data(), weights=THREE_WEIGHTS)
 def test_a_merge_of_deltas_is_the_formula_on_the_dense_deltas(
     each: Case, data: st.DataObject, weights: list[float]
@@ -467,33 +475,72 @@ def test_a_merge_of_deltas_is_the_formula_on_the_dense_deltas(
     assert_same(found, expected_of(each, made, weights), sizes, tolerance(each))
 
 
+@pytest.mark.parametrize("dtype", NUMPY_DTYPES)
+@named([case("cat"), case("karcher"), case("core", inner="average"), case("opcm")])
+def test_an_adapter_of_each_format_merges_to_the_formula(each: Case, dtype: str) -> None:
+    ranks = itertools.cycle([(1, 4, 2), (6, 3, 3), (2, 5, 1)])
+    made = [
+        random_input(i, ranks=next(ranks), scales=SCALES[i % 2 :], format=format, dtype=dtype)
+        for i, format in enumerate(FORMATS)
+    ]
+    with opened(made) as adapters:
+        found = deltas_of(each.merged(adapters, **each.lossless))
+    weights = [1.0] * len(made)
+    assert_same(found, expected_of(each, made, weights), largest([x.deltas() for x in made]), tolerance(each))
+
+
+SPLIT = ("memory", "peft", "kohya", "diffusers")
+"""Formats that keep the scale apart from B, on which peft's roots hang."""
+
 FACTORS = [each for each in [*CASES, *PARTIAL] if "factor" in each.method.spaces]
 
 
-@named(FACTORS)
-@settings(max_examples=5)
-@given(data=st.data(), weights=THREE_WEIGHTS)
-def test_a_merge_of_factors_is_the_formula_on_a_and_on_scale_times_b(
-    each: Case, data: st.DataObject, weights: list[float]
-) -> None:
-    made = data.draw(inputs(2, each.most, dtypes=dtypes_for(each), alike=True))
-    weights = weights[: len(made)]
+def factors_merged(each: Case, made: Sequence[Input], weights: Weights) -> Deltas:
+    """The formula on A and on scale · B; for peft's variants on A and B with the roots of weight · scale."""
     tensors = [dict[str, Float64]() for _ in made]
     for to, x in zip(tensors, made, strict=True):
         for module, (a, b, _) in x.modules.items():
             to[f"{module} a"] = a.astype(np.float64)
-            to[f"{module} b"] = x.scale(module) * b.astype(np.float64)
-    merged = DENSE[each.name](tensors, weights, given_to(each))
+            to[f"{module} b"] = b.astype(np.float64) * (1.0 if each.variant == "peft" else x.scale(module))
+    if each.variant != "peft":
+        return DENSE[each.name](tensors, weights, given_to(each))
+    merged = Deltas()
+    for module in made[0].modules:
+        roots = [math.sqrt(w * x.scale(module)) for w, x in zip(weights, made, strict=True)]
+        own = [{name: t[name] for name in (f"{module} a", f"{module} b")} for t in tensors]
+        merged |= DENSE[each.name](own, roots, given_to(each))
+    return merged
+
+
+@named(FACTORS)
+@settings(max_examples=4)
+@given(data=st.data(), weights=THREE_WEIGHTS)
+def test_a_merge_of_factors_is_the_formula_on_each_factor(
+    each: Case, data: st.DataObject, weights: list[float]
+) -> None:
+    formats = SPLIT if each.variant == "peft" else ["memory", *AT_REST]
+    made = data.draw(inputs(2, each.most, formats=formats, dtypes=dtypes_for(each), alike=True))
+    weights = weights[: len(made)]
+    merged = factors_merged(each, made, weights)
     with opened(made) as adapters:
         found = deltas_of(each.merged(adapters, weights_for(each, weights), space="factor"))
-    sizes, bounds = largest(tensors, weights), {}
-    for module, (a, _, _) in made[0].modules.items():
-        bounds[flat(module)] = len(a) * sizes[f"{module} a"] * sizes[f"{module} b"]
-    assert_same(found, {flat(m): merged[f"{m} b"] @ merged[f"{m} a"] for m in made[0].modules}, bounds)
+    expected, bounds = {}, {}
+    for module in made[0].modules:
+        a, b = merged[f"{module} a"], merged[f"{module} b"]
+        expected[flat(module)] = b @ a
+        bounds[flat(module)] = 10 * sum(
+            float((abs(x.scale(module) * y.astype(np.float64)) @ abs(z.astype(np.float64))).max())
+            for x in made
+            for z, y, _ in [x.modules[module]]
+        ) + float((abs(b) @ abs(a)).max())
+    assert_same(found, expected, bounds)
 
 
 @settings(max_examples=15)
-@given(made=inputs(alike=True), weights=st.lists(st.sampled_from([-1.0, 0.5, 2.0]), min_size=3, max_size=3))
+@given(
+    made=inputs(alike=True, formats=SPLIT),
+    weights=st.lists(st.sampled_from([-1.0, 0.5, 2.0]), min_size=3, max_size=3),
+)
 def test_pefts_linear_has_the_roots_of_the_weights_on_both_sides(
     made: list[Input], weights: list[float]
 ) -> None:
@@ -517,11 +564,12 @@ def test_pefts_linear_has_the_roots_of_the_weights_on_both_sides(
 
 def gives_one_back(each: Case) -> bool:
     """Whether all weight on one adapter leaves that adapter."""
-    return each.weighted and each.name not in ("iso-c", "iso-cts", "nearswap")
+    spectrum_kept = each.name not in ("iso-c", "iso-cts")
+    return each.weighted and spectrum_kept and each.name != "nearswap" and each.variant != "peft"
 
 
 @named([each for each in CASES if gives_one_back(each)])
-@settings(max_examples=5)
+@settings(max_examples=4)
 @given(data=st.data(), place=st.integers(0, 2), space=st.sampled_from(["delta", "factor"]))
 def test_all_weight_on_one_adapter_gives_that_adapter(
     each: Case, data: st.DataObject, place: int, space: Any
@@ -537,7 +585,7 @@ def test_all_weight_on_one_adapter_gives_that_adapter(
 
 
 @named([each for each in CASES if each.copies])
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(
     data=st.data(),
     count=st.integers(2, 3),
@@ -549,21 +597,25 @@ def test_copies_of_an_adapter_give_it_back(
 ) -> None:
     (one,) = data.draw(inputs(1, 1))
     copies = [one.times(scale)] * min(count, each.most)
+    if each.name == "tsv":  # it keeps a share of the directions that the sides have room for
+        assume(all(len(copies) * len(a) <= min(SIZES[m]) for m, (a, _, _) in one.modules.items()))
     weights = [1 / len(copies) if each.copies == "share" else 1.0] * len(copies)
     space = "delta" if space == "factor" and "factor" not in each.method.spaces else space
-    if each.copies == "share" and space == "factor":
-        weights = [1.0 / len(copies)] * len(copies)
     with opened(copies) as adapters:
         found = deltas_of(each.merged(adapters, weights_for(each, weights), space=space))
     expected = copies[0].deltas()
     assert_same(found, expected, largest([expected] * len(copies)), tolerance(each))
 
 
-SYMMETRIC = [each for each in [*CASES, *PARTIAL, *RANDOM] if each.method.symmetric and each.parameters.get("inner") != "magmax"]
+SYMMETRIC = [
+    each
+    for each in [*CASES, *PARTIAL, *RANDOM]
+    if each.method.symmetric and each.parameters.get("inner") != "magmax"
+]
 
 
 @named(SYMMETRIC)
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(
     data=st.data(),
     weights=THREE_WEIGHTS,
@@ -596,9 +648,7 @@ ORDERED = [each for each in [*CASES, *PARTIAL] if not each.method.symmetric]
 def test_where_the_order_matters_the_method_says_so(each: Case) -> None:
     made = [random_input(i, scales=(2.0,)) for i in range(each.most)]
     with opened(made) as adapters:
-        one, two = (
-            deltas_of(each.merged(those, **each.lossless)) for those in (adapters, adapters[::-1])
-        )
+        one, two = (deltas_of(each.merged(those, **each.lossless)) for those in (adapters, adapters[::-1]))
     same = all(np.allclose(one[module], two[module], atol=1e-4) for module in one)
     assert same is (each.name == "magmax")  # there only equal magnitudes are settled by order
 
@@ -608,11 +658,13 @@ SIGNED += ("breadcrumbs", "magmax", "consensus", "tsv", "iso-c", "iso-cts", "opc
 
 
 def takes_negative_weights(each: Case) -> bool:
-    return each.name in SIGNED and each.variant != "peft" and (each.name, each.variant) != ("linear", "mergekit")
+    return (
+        each.name in SIGNED and each.variant != "peft" and (each.name, each.variant) != ("linear", "mergekit")
+    )
 
 
 @named([each for each in [*CASES, *PARTIAL, *RANDOM] if takes_negative_weights(each)])
-@settings(max_examples=5)
+@settings(max_examples=4)
 @given(data=st.data(), weights=st.lists(st.sampled_from([-1.6, -0.7, 0.3, 1.0]), min_size=3, max_size=3))
 def test_negated_weights_give_the_negated_delta(
     each: Case, data: st.DataObject, weights: list[float]
@@ -627,31 +679,33 @@ def test_negated_weights_give_the_negated_delta(
 
 
 @named([*CASES, *PARTIAL])
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(data=st.data(), factor=st.sampled_from([-1.0, -4.0, 0.25, 2.0]))
 def test_scaled_adapters_give_the_scaled_delta(each: Case, data: st.DataObject, factor: float) -> None:
+    if each.parameters.get("sign") == "frequency":
+        factor = abs(factor)  # as many of either sign elect +
     made = data.draw(inputs(2, each.most, formats=["memory", "peft", "kohya"], dtypes=dtypes_for(each)))
-    options = each.options
-    if each.name == "nearswap":
-        options["parameters"] = {"t": 0.5 * abs(factor)}
+    parameters = {"t": 0.5 * abs(factor)} if each.name == "nearswap" else each.options["parameters"]
     with opened(made) as adapters:
         one = deltas_of(each.merged(adapters, **each.lossless))
     scaled_inputs = [x.times(factor) for x in made]
     with opened(scaled_inputs) as adapters:
-        two = deltas_of(merge(adapters, **options, **each.lossless))
+        two = deltas_of(each.merged(adapters, parameters=parameters, **each.lossless))
     sizes = largest([x.deltas() for x in scaled_inputs])
     assert_same(two, {module: factor * values for module, values in one.items()}, sizes, tolerance(each))
 
 
 @named([*CASES, *PARTIAL, *RANDOM])
 def test_a_scale_does_the_same_in_alpha_and_in_b_in_every_format(each: Case) -> None:
-    """Down to the bits: also the random numbers come from what an adapter does, not from how it is written."""
+    """To the bit: random numbers too come from what an adapter does, not from how it is written."""
     made = [random_input(i, ranks=(3,), scales=(2.0, 0.25)) for i in range(each.most)]
     with opened(made) as adapters:
         expected = bits_of(each.merged(adapters, space="delta"))
-    for format in FORMATS:
+    # kohya's names are other ids, and random numbers hang on ids
+    for format in ("peft" if each in RANDOM else "kohya", "mlx"):
         in_b = [
-            Input({m: (a, b * np.float32(s), 1.0) for m, (a, b, s) in x.modules.items()}, format) for x in made
+            Input({m: (a, b * np.float32(s), 1.0) for m, (a, b, s) in x.modules.items()}, format)
+            for x in made
         ]
         with opened(in_b) as adapters:
             assert bits_of(each.merged(adapters, space="delta")) == expected, format
@@ -677,12 +731,25 @@ def test_cat_does_what_its_inputs_do_one_beside_the_other(made: list[Input], wei
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * size)
 
 
-CUT = ["average", "linear", "svd", "ties", "magmax", "dare-linear", "sce", "tsv", "iso-c", "cart", "core", "knots"]
+CUT = [
+    "average",
+    "linear",
+    "svd",
+    "ties",
+    "magmax",
+    "dare-linear",
+    "sce",
+    "tsv",
+    "iso-c",
+    "cart",
+    "core",
+    "knots",
+]
 
 
 @pytest.mark.parametrize("method", CUT)
 @pytest.mark.parametrize("svd", ["full", "randomized"])
-@settings(max_examples=5)
+@settings(max_examples=4)
 @given(made=inputs(), rank=st.integers(1, 7))
 def test_a_cut_delta_is_the_nearest_of_its_rank(method: str, svd: Any, made: list[Input], rank: int) -> None:
     """Eckart-Young: what is lost is what the dense truncated SVD loses, and the report says how much."""
@@ -690,21 +757,25 @@ def test_a_cut_delta_is_the_nearest_of_its_rank(method: str, svd: Any, made: lis
         exact = deltas_of(merge(adapters, method, space="delta", rank=ALL_OF_IT, svd="full"))
         merged = execute(plan_merge(adapters, Recipe(method, space="delta", rank=rank, svd=svd)))
         found = deltas_of(merged.adapter)
-    kept = whole = 0.0
-    for module, factors in merged.adapter.modules.items():
-        dense = exact[flat(module)]
+    assert merged.adapter.rank <= rank
+    cut, kept, whole = set(map(flat, merged.report.energies)), 0.0, 0.0
+    for module, dense in exact.items():
         energies = np.linalg.svd(dense, compute_uv=False) ** 2
-        assert factors.rank <= rank
-        lost = float(((dense - found[flat(module)]) ** 2).sum())
+        lost = float(((dense - found[module]) ** 2).sum())
         assert lost == pytest.approx(float(energies[rank:].sum()), rel=1e-3, abs=1e-9 * float(energies.sum()))
-        kept, whole = kept + float(energies[:rank].sum()), whole + float(energies.sum())
-    assert merged.report.retained_energy == pytest.approx(kept / whole, abs=1e-5)
+        if module in cut:
+            kept, whole = kept + float(energies[:rank].sum()), whole + float(energies.sum())
+    assert merged.report.retained_energy == (pytest.approx(kept / whole, abs=1e-5) if whole else None)
 
 
 @pytest.mark.parametrize("method", CUT)
 @settings(max_examples=5)
-@given(made=inputs(), share=st.sampled_from([0.5, 0.8, 0.9, 0.99]), svd=st.sampled_from(["full", "randomized"]))
-def test_an_energy_is_kept_at_the_smallest_rank(method: str, made: list[Input], share: float, svd: Any) -> None:
+@given(
+    made=inputs(), share=st.sampled_from([0.5, 0.8, 0.9, 0.99]), svd=st.sampled_from(["full", "randomized"])
+)
+def test_an_energy_is_kept_at_the_smallest_rank(
+    method: str, made: list[Input], share: float, svd: Any
+) -> None:
     with opened(made) as adapters:
         exact = deltas_of(merge(adapters, method, space="delta", rank=ALL_OF_IT, svd="full"))
         merged = execute(plan_merge(adapters, Recipe(method, space="delta", energy=share, svd=svd)))
@@ -712,6 +783,8 @@ def test_an_energy_is_kept_at_the_smallest_rank(method: str, made: list[Input], 
         ranks = {flat(module): factors.rank for module, factors in merged.adapter.modules.items()}
     for module, dense in exact.items():
         energies = np.linalg.svd(dense, compute_uv=False) ** 2
+        if not energies.any():
+            continue  # nothing of this module was among the largest
         shares = np.cumsum(energies) / energies.sum()
         # flat spectra, as those of iso-c, may reach the share but for rounding
         assert shares[ranks[module] - 1] >= share - 1e-5
@@ -744,7 +817,6 @@ def test_a_plain_sum_is_the_same_in_any_coordinates(
 
 
 SAME_IN_THE_LIMIT = [
-    (case("ties", "paper", density=1.0, merge="sum", sign="total"), None),
     (case("magnitude-prune", density=1.0), case("task-arithmetic")),
     (case("dare-linear", "paper", density=1.0), case("task-arithmetic")),
     (case("dare-linear", "mergekit", density=1.0), case("task-arithmetic")),
@@ -754,12 +826,18 @@ SAME_IN_THE_LIMIT = [
     (case("della", "mergekit", density=1.0), case("ties", "mergekit", density=1.0)),
     (case("dare-ties", "peft", density=1.0), case("ties", "peft", density=1.0)),
     (case("dare-ties", "mergekit", density=1.0), case("ties", "mergekit", density=1.0, merge="sum")),
-    (case("della", "paper", density=0.5, epsilon=0.0), case("dare-ties", "mergekit", density=0.5, merge="mean", rescale=False)),
+    (
+        case("della", "paper", density=0.5, epsilon=0.0, rescale=False),
+        case("dare-ties", "mergekit", density=0.5, merge="mean", rescale=False),
+    ),
     (case("della-linear", "paper", density=0.5, epsilon=0.0), case("dare-linear", "paper", density=0.5)),
     (case("breadcrumbs", "mergekit", density=0.5, gamma=0.0), case("magnitude-prune", density=0.5)),
     (case("breadcrumbs", "paper", density=1.0, gamma=0.0), case("task-arithmetic")),
     (case("breadcrumbs", "mergekit", density=1.0, gamma=0.25), case("task-arithmetic")),
-    (case("breadcrumbs-ties", "mergekit", density=0.5, gamma=0.0, merge="mean"), case("ties", "mergekit", density=0.5)),
+    (
+        case("breadcrumbs-ties", "mergekit", density=0.5, gamma=0.0, merge="mean"),
+        case("ties", "mergekit", density=0.5),
+    ),
     (case("consensus", k=0), case("task-arithmetic")),
     (case("consensus", k=0, alpha=0.5), case("task-arithmetic", lambda_=0.5)),
     (case("consensus", k=3, lambda_=0.0), case("task-arithmetic")),
@@ -767,18 +845,15 @@ SAME_IN_THE_LIMIT = [
     (case("cart", lambda_=0.0), case("average")),
     (case("cart", rho=0.0), case("average")),
     (case("cart", rho=1.0), case("average")),
-    (case("iso-cts", common_space_fraction=1.0), None),
     (case("cat"), case("linear", "paper")),
     (case("linear", "mergekit"), case("average")),
-    (case("core", inner="ties", density=1.0, merge="sum"), None),
     (case("knots", inner="dare-linear", density=1.0), case("task-arithmetic")),
     (case("core", inner="magnitude-prune", density=1.0), case("task-arithmetic")),
 ]
-LIMITS = [pair for pair in SAME_IN_THE_LIMIT if pair[1] is not None]
 
 
-@pytest.mark.parametrize(("each", "plain"), LIMITS, ids=str)
-@settings(max_examples=5)
+@pytest.mark.parametrize(("each", "plain"), SAME_IN_THE_LIMIT, ids=str)
+@settings(max_examples=4)
 @given(data=st.data(), weights=THREE_WEIGHTS)
 def test_in_the_limit_a_method_is_a_plainer_one(
     each: Case, plain: Case, data: st.DataObject, weights: list[float]
@@ -788,3 +863,239 @@ def test_in_the_limit_a_method_is_a_plainer_one(
     with opened(made) as adapters:
         found, expected = (deltas_of(one.merged(adapters, weights, **one.lossless)) for one in (each, plain))
     assert_same(found, expected, largest([x.deltas() for x in made], weights))
+
+
+@pytest.mark.parametrize("variant", ["paper", "mergekit", "peft"])
+@settings(max_examples=8)
+@given(made=inputs(1, 1, dtypes=("F32",)), density=st.sampled_from([0.25, 0.5, 0.75]))
+def test_ties_beside_an_adapter_of_zeros_trims(variant: str, made: list[Input], density: float) -> None:
+    zero = Input({m: (a, 0 * b, scale) for m, (a, b, scale) in made[0].modules.items()})
+    scope = "global" if variant == "paper" else "tensor"
+    each = case("ties", variant, density=density)
+    prune = case("magnitude-prune", density=density, scope=scope)
+    with opened([made[0], zero]) as adapters:
+        found, pruned = (deltas_of(one.merged(adapters, **one.lossless)) for one in (each, prune))
+    expected = trimmed(made[0].deltas(), density, scope)
+    assert_same(found, expected, largest([made[0].deltas()]))
+    assert_same(pruned, expected, largest([made[0].deltas()]))
+
+
+def test_at_the_ends_of_their_way_slerp_and_nearswap_give_their_adapters() -> None:
+    made = [random_input(i, ranks=(2, 5), scales=(4.0, 0.25)) for i in range(2)]
+    deltas = [x.deltas() for x in made]
+    ends = [(case("slerp", t=0.0), 0), (case("slerp", t=1.0), 1)]
+    ends += [(case("nearswap", t=0.0), 0), (case("nearswap", t=1e6), 1)]
+    with opened(made) as adapters:
+        for each, place in ends:
+            assert_same(deltas_of(each.merged(adapters, **each.lossless)), deltas[place], largest(deltas))
+
+
+SUMS = ("average", "running-average", "linear", "task-arithmetic", "cat", "svd")
+
+
+def is_a_plain_sum(each: Case) -> bool:
+    return (each.parameters.get("inner") or each.name) in SUMS
+
+
+@named([each for each in CASES if is_a_plain_sum(each)])
+@settings(max_examples=4)
+@given(data=st.data(), weights=THREE_WEIGHTS)
+def test_in_a_sum_a_module_that_an_adapter_lacks_counts_as_zero(
+    each: Case, data: st.DataObject, weights: list[float]
+) -> None:
+    made = data.draw(inputs(3, 3, everywhere=False))
+    deltas = with_zeros([x.deltas() for x in made])
+    name = each.parameters.get("inner") or each.name
+    expected = DENSE[name](deltas, weights, given_to(each, name))
+    with opened(made) as adapters:
+        found = deltas_of(each.merged(adapters, weights_for(each, weights), **each.lossless))
+    assert_same(found, expected, largest(deltas, weights), tolerance(each))
+
+
+@named([each for each in CASES if not is_a_plain_sum(each)])
+def test_but_in_a_sum_an_adapter_takes_no_part_in_a_module_that_it_lacks(each: Case) -> None:
+    """The first has all three modules, the second two where it may, the third one."""
+    first, second, third = SIZES
+    made = [
+        random_input(i, ranks=(2,), scales=(2.0,), modules=modules)
+        for i, modules in enumerate([(first, second, third), (first, second), (first,)])
+    ][-each.most :]
+    with opened(made) as adapters:
+        found = deltas_of(each.merged(adapters, **each.lossless))
+    two = [Input({second: x.modules[second]}) for x in made if second in x.modules]
+    if len(two) == 2:
+        with opened(two) as adapters:
+            expected = deltas_of(each.merged(adapters, **each.lossless))
+        assert_same({flat(second): found[flat(second)]}, expected, largest([x.deltas() for x in two]), 1e-4)
+    alone = max(made, key=lambda x: len(x.modules))
+    module = list(alone.modules)[-1]
+    if each.copies:
+        delta = {flat(module): alone.deltas()[flat(module)]}
+        assert_same({flat(module): found[flat(module)]}, delta, largest([delta]))
+
+
+UNBIASED = [
+    case("dare-linear", density=0.25),
+    case("dare-linear", density=0.5, lambda_=2.0),
+    case("della-linear", density=0.5),
+    case("della-linear", density=0.6, epsilon=0.3),
+    case("core", inner="dare-linear", density=0.5),
+]
+SEEDS = 200
+
+
+def keeping(x: Float64, each: Case) -> Float64:
+    """The probability that each element is kept."""
+    given = given_to(each)
+    if each.name == "dare-linear":
+        return np.full(x.shape, given["density"])
+    ranks = np.abs(x).argsort(axis=1).argsort(axis=1) / (x.shape[1] - 1)
+    return given["density"] - given["epsilon"] + 2 * given["epsilon"] * ranks
+
+
+@named(UNBIASED)
+def test_over_seeds_the_mean_is_the_weighted_sum(each: Case) -> None:
+    """To 5 standard errors, which are known: an element of t has the variance x² (1 - p) / p."""
+    module, weights = next(iter(SIZES)), [1.0, -0.6]
+    made = [random_input(i, ranks=(3,), scales=(2.0,), modules=(module,)) for i in range(2)]
+    xs = [x.deltas()[flat(module)] for x in made]
+    by = float(each.parameters.get("lambda_", 1.0))
+    with opened(made) as adapters:
+        drawn = [
+            deltas_of(each.merged(adapters, weights, seed=seed, **each.lossless))[flat(module)]
+            for seed in range(SEEDS)
+        ]
+    if each.name == "core":
+        error = 5 * np.std(drawn, axis=0) / math.sqrt(SEEDS)
+    else:
+        variance = sum(
+            (w * x) ** 2 * (1 - keeping(x, each)) / keeping(x, each) for w, x in zip(weights, xs, strict=True)
+        )
+        error = 5 * by * np.sqrt(variance / SEEDS)
+        # and the draws vary as much as they should: their variance is off by less than half
+        assert 0.5 < float((np.var(drawn, axis=0) / (by**2 * variance)).mean()) < 1.5
+    off = np.abs(np.mean(drawn, axis=0) - by * weighted_sum(xs, weights))
+    assert (off <= error + 1e-5).all()
+
+
+def test_dare_keeps_the_share_that_its_density_says_and_every_input_draws_its_own() -> None:
+    module = next(iter(SIZES))
+    made = [random_input(i, ranks=(3,), modules=(module,)) for i in range(2)]
+    each = case("dare-linear", density=0.3)
+    kept, both = [], []
+    with opened(made) as adapters:
+        for seed in range(60):
+            alone = [
+                deltas_of(each.merged(adapters, weights, seed=seed, **each.lossless))[flat(module)]
+                for weights in ([1.0, 0.0], [0.0, 1.0])
+            ]
+            masks = [np.abs(x) > 1e-5 for x in alone]
+            kept.append(np.mean(masks))
+            both.append(np.mean(masks[0] & masks[1]))
+    count = 60 * SIZES[module][0] * SIZES[module][1]
+    assert abs(np.mean(kept) - 0.3) < 5 * math.sqrt(0.3 * 0.7 / (2 * count))
+    assert abs(np.mean(both) - 0.09) < 5 * math.sqrt(0.09 * 0.91 / count)
+
+
+EVERY_KIND = [
+    case("average"),
+    case("linear", "paper"),
+    case("cat"),
+    case("karcher"),
+    case("ties", "paper", density=0.5),
+    case("ties", "peft", density=0.5),
+    case("dare-ties", "peft", density=0.5),
+    case("della", "paper", density=0.5),
+    case("breadcrumbs", "paper", density=0.5),
+    case("sce", select_topk=0.5),
+    case("magmax"),
+    case("knots", inner="ties", density=0.5),
+    case("core", inner="dare-ties", density=0.5),
+    case("tsv"),
+    case("opcm"),
+]
+
+
+@named(EVERY_KIND)
+@pytest.mark.parametrize("space", ["delta", "factor"])
+def test_any_number_of_threads_gives_the_same_bits(each: Case, space: Any) -> None:
+    if space not in each.method.spaces:
+        return
+    made = [random_input(i, ranks=(4,), scales=(2.0, 0.25)) for i in range(3)]
+    with opened(made) as adapters:
+        bits = [written(plan_of(each, adapters, space, workers=workers)) for workers in (1, 2, 4)]
+    assert bits[0] == bits[1] == bits[2]
+
+
+def plan_of(each: Case, adapters: Any, space: Any, **options: Any) -> Any:
+    given = each.options
+    recipe = Recipe(given["method"], given["variant"], space=space, parameters=given["parameters"])
+    return plan_merge(adapters, recipe, **options)
+
+
+def written(plan: Any) -> dict[str, bytes]:
+    """The bytes of the weights and of the record, as the merge writes them."""
+    with tempfile.TemporaryDirectory() as name:
+        write_adapter(execute(plan).adapter, Path(name) / "merged")
+        return {
+            file: (Path(name) / "merged" / file).read_bytes()
+            for file in ("adapter_model.safetensors", "pamctl.json")
+        }
+
+
+LARGE = {"wide": (300, 600), "tall": (600, 300)}
+
+
+def large_adapter(seed: int) -> Adapter:
+    rng = np.random.default_rng(seed)
+    return Adapter(
+        {
+            module: LoraFactors(
+                rng.standard_normal((3, inputs), np.float32),
+                rng.standard_normal((outputs, 3), np.float32),
+                2.0,
+            )
+            for module, (outputs, inputs) in LARGE.items()
+        }
+    )
+
+
+def least_memory(each: Case, adapters: Any, space: Any) -> int:
+    """The smallest bound that the plan takes, as its refusal names it."""
+    with pytest.raises(Refusal) as refusal:
+        plan_of(each, adapters, space, max_memory=1 << 16)
+    found = re.search(r"--max-memory (\d+)M", refusal.value.way_on)
+    assert found, refusal.value.way_on
+    return int(found[1]) << 20
+
+
+@named(EVERY_KIND)
+@pytest.mark.parametrize("space", ["delta", "factor"])
+def test_the_least_memory_gives_the_same_bits_as_plenty(each: Case, space: Any) -> None:
+    """Streamed rows, and dense deltas made anew for each pass, are what they are when held whole."""
+    if space not in each.method.spaces:
+        return
+    adapters = [large_adapter(i) for i in range(2)]
+    least = plan_of(each, adapters, space, max_memory=least_memory(each, adapters, space))
+    plenty = plan_of(each, adapters, space, max_memory=1 << 30)
+    assert written(least) == written(plenty)
+
+
+@settings(max_examples=20)
+@given(
+    made=inputs(),
+    each=st.sampled_from(EVERY_KIND),
+    format=st.sampled_from(AT_REST),
+    dtype=st.sampled_from([None, *NUMPY_DTYPES]),
+    compact=st.booleans(),
+)
+def test_what_is_written_in_any_format_and_dtype_has_the_merged_deltas(
+    made: list[Input], each: Case, format: str, dtype: str | None, compact: bool
+) -> None:
+    compact = compact and format != "mlx"
+    with opened(made) as adapters, tempfile.TemporaryDirectory() as name:
+        merged = each.merged(adapters)
+        write_adapter(merged, Path(name) / "merged", format, WriteOptions(dtype=dtype, compact=compact))
+        read = open_adapter(Path(name) / "merged")
+        ids = {flat(module): module for module in read.shapes}
+        same_deltas(read, merged, dtype or merged.dtype, lambda module: ids[flat(module)])

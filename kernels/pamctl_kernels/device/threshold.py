@@ -91,7 +91,7 @@ def _even_cuts(interval: _Interval) -> list[jax.Array]:
 def _likely_cuts(interval: _Interval, k: jax.Array) -> list[jax.Array]:
     """Cuts ever closer to where the answer lies if the magnitudes in the interval are spread evenly.
 
-    The closest are a standard deviation of that place away, the others as far as an uneven spread may move it.
+    The closest are a standard deviation away from it, the others as far as an uneven spread may move it.
     """
     low, high, at_low, at_high, _ = interval
     width = (high - low).astype(jnp.float32)
