@@ -16,6 +16,8 @@ from pamctl.refusal import Refusal
 
 Known = Callable[[str], object]
 _DRAFT = ".partial"
+_AT_FDCWD, _EXCHANGE = -100, 2
+"""What Linux calls AT_FDCWD and RENAME_EXCHANGE."""
 _SECONDS_TO_LOCK = 10
 """More than passes between making a draft and locking it."""
 
@@ -180,10 +182,23 @@ def _replace(draft: Path, path: Path) -> None:
     if not path.exists():
         draft.rename(path)
         return
+    if not path.is_symlink() and _swapped(draft, path):
+        return  # the old one has the draft's name now and goes as a draft does, even if this is killed
     old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".replaced", dir=path.absolute().parent))
     path.rename(old / "old")
     draft.rename(path)
     shutil.rmtree(old)
+
+
+def _swapped(one: Path, other: Path) -> bool:
+    """Let two names change places in one step; False where the system or the file system cannot."""
+    import ctypes
+
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    return bool(renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _EXCHANGE) == 0)
 
 
 def _flush(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import ctypes
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt(3)
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # mallopt(3)
 _LARGEST_MMAP_THRESHOLD = 32 << 20
 
 
@@ -21,3 +21,4 @@ def keep_freed_memory(most_bytes: int) -> None:
         return
     mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
     mallopt(_TRIM_THRESHOLD, min(most_bytes, 2**31 - 1))
+    mallopt(_ARENA_MAX, 1)  # what one thread frees another can use

@@ -152,9 +152,7 @@ class Execution:
             return self.plan.schedule.ahead(
                 group.modules,
                 lambda module: [
-                    result
-                    for tensors in self._tensors(group, module, self._in_order(group, self._read(module)))
-                    for result in work(tensors)
+                    result for tensors in self._tensors_in(group, module) for result in work(tensors)
                 ],
                 lambda module: self.plan.modules[module].need.bytes,
             )
@@ -218,6 +216,28 @@ class Execution:
         work = group.acting.work
         assert isinstance(work, Combination | Elementwise)
         return measured(work, stream_of(tensors), weights, group.settings)
+
+    def _tensors_in(self, group: Group, module: str) -> Iterator[Tensors]:
+        """The tensors of a module, read as the plan has it."""
+        if self.plan.modules[module].need.streamed:
+            yield from self._row_tensors(group, module)
+        else:
+            yield from self._tensors(group, module, self._in_order(group, self._read(module)))
+
+    def _row_tensors(self, group: Group, module: str) -> Iterator[Tensors]:
+        """a and scaled b of a module that is too large to be read whole."""
+        shape = self.plan.shapes[module]
+        sides: tuple[tuple[Part, tuple[int, int]], ...] = (
+            ("a", (shape.rank, shape.inputs)),
+            ("b", (shape.outputs, shape.rank)),
+        )
+        for side, size in sides:
+            read = partial(self._rows_of_all, group, module, side)
+            yield Tensors(size, read, self._draws(group, f"{module} {side}"))
+
+    def _rows_of_all(self, group: Group, module: str, side: Part, rows: slice) -> list[Float32]:
+        shape = self.plan.shapes[module]
+        return [self._inputs.rows(place, module, side, rows, shape) for place in group.order]
 
     def _tensors(self, group: Group, module: str, factors: Sequence[LoraFactors]) -> Iterator[Tensors]:
         """The tensors whose elements the method merges: a and scaled b, or the one in its coordinates."""
@@ -300,30 +320,19 @@ class Execution:
         counts = conflicts_in_deltas(read, module, shape, len(group.order))
         self.report.relations[module] = replace(relation, weights=counts[0], conflicts=counts[1])
         if group.space == "factor":
-            yield from self._streamed_factors(module, group, read)
+            yield from self._streamed_factors(module, group)
         else:
             yield from self._streamed_sum(module, group, read)
 
-    def _streamed_factors(
-        self, module: str, group: Group, read: Callable[[int, Part, slice], Float32]
-    ) -> Iterator[Block]:
-        part = self.plan.modules[module]
-        shape = part.shape
-        scales = [1.0] * len(group.order)
-        sides: tuple[tuple[Part, tuple[int, int]], ...] = (
-            ("a", (shape.rank, shape.inputs)),
-            ("b", (shape.outputs, shape.rank)),
-        )
-        for (factor, size), weights in zip(sides, group.weights_of(scales), strict=True):
-            tensors = Tensors(
-                size,
-                partial(_rows_of_all, read, group.order, factor),
-                self._draws(group, f"{module} {factor}"),
-            )
-            known = self._known_of(group, part.group, tensors, weights)
-            assert isinstance(group.work, Combination | Elementwise)
+    def _streamed_factors(self, module: str, group: Group) -> Iterator[Block]:
+        number, work = self.plan.modules[module].group, group.work
+        assert isinstance(work, Combination | Elementwise)
+        weights = np.asarray(group.weights, np.float64)
+        sides: tuple[Part, ...] = ("a", "b")
+        for side, tensors in zip(sides, self._row_tensors(group, module), strict=True):
+            known = self._known_of(group, number, tensors, weights)
             for _, piece in tensors.pieces():
-                yield Block(module, factor, merged_piece(group.work, piece, weights, group.settings, known))
+                yield Block(module, side, merged_piece(work, piece, weights, group.settings, known))
 
     def _streamed_sum(
         self, module: str, group: Group, read: Callable[[int, Part, slice], Float32]
@@ -342,12 +351,6 @@ class Execution:
                 for place, coefficient in zip(group.order, coefficients, strict=True)
             ]
             yield Block(module, "b", np.concatenate(strips, axis=1))
-
-
-def _rows_of_all(
-    read: Callable[[int, Part, slice], Float32], order: Sequence[int], factor: Part, rows: slice
-) -> list[Float32]:
-    return [read(place, factor, rows) for place in order]
 
 
 def _strips(rows: int, columns: int) -> Iterator[slice]:

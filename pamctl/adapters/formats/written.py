@@ -85,12 +85,28 @@ class WrittenFactors:
                 held[part] = rounded
                 padding = missing if part == "b" else 0
                 yield Block(module, part, np.pad(rounded, ((0, 0), (0, padding))) if padding else rounded)
-            if digest.is_padded:  # how much padding there is, is known only now
-                whole = held["a"].shape[0] == shape.rank and held["b"].shape[0] == shape.outputs
-                a, b = (held["a"], held["b"]) if whole else self[module]
-                self._digests[module] = module_digest(LoraFactors(a, b, layer=shape.layer))
-            else:
+            if not digest.is_padded:
                 self._digests[module] = digest.digest()
+            elif held["a"].shape[0] == shape.rank and held["b"].shape[0] == shape.outputs:
+                self._digests[module] = module_digest(LoraFactors(held["a"], held["b"], layer=shape.layer))
+            else:
+                self._digests[module] = self._digest_less_padding(module)
+
+    def _digest_less_padding(self, module: str) -> bytes:
+        """The digest of a module that comes in blocks, in two more passes: the first tells its padding."""
+        shape, used = self.adapter.shapes[module], 0
+        row = 0
+        for _, part, values in self.adapter.modules.blocks([module]):
+            nonzero = np.flatnonzero(values.any(axis=1 if part == "a" else 0))
+            if nonzero.size:
+                used = max(used, int(nonzero[-1]) + 1 + (row if part == "a" else 0))
+            row += len(values)
+        digest, row = BlockwiseDigest(replace(shape, rank=used)), 0
+        for _, part, values in self.adapter.modules.blocks([module]):
+            rounded = self._rounded(module, part, values)
+            digest.update(part, rounded[: max(used - row, 0)] if part == "a" else rounded[:, :used])
+            row += len(values)
+        return digest.digest()
 
     def _rounded(self, module: str, part: Part, values: Float32) -> Float32:
         rounded = rounded_to(values, self.dtype, f"{module} {part.upper()}")
