@@ -119,7 +119,7 @@ def _merge(
     from pamctl.cli.output import print_json, print_result, say, warn
     from pamctl.merging import Recipe, execute, plan_merge
     from pamctl.merging.lock import locked_inputs, read_lock
-    from pamctl.merging.recipe import FILE_NAME, RecipeFile, read_recipe, recipe_text
+    from pamctl.merging.recipe import FILE_NAME, RecipeFile, read_recipe, recipe_text, refuse_bad_options
 
     asked = asked_for(recipe_options)
     if from_lock is not None and (asked or recipe_file):
@@ -130,10 +130,12 @@ def _merge(
     references = adapters or file.adapters
     if not references and lock is None:
         raise click.UsageError("Missing argument 'ADAPTER ADAPTER...'.")
+    recipe = overridden(file.recipe, asked)
+    with blamed_on(None if asked else recipe_file):
+        refuse_bad_options(recipe)
     inputs = [opened(reference, allow_pickle) for reference in references]
     if lock:
         inputs = locked_inputs(lock, inputs, allow_pickle=allow_pickle)
-    recipe = overridden(file.recipe, asked)
     with blamed_on(None if asked else recipe_file):
         plan = plan_merge(
             inputs,

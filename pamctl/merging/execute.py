@@ -10,6 +10,7 @@ import numpy as np
 
 from pamctl.adapters.adapter import Adapter
 from pamctl.adapters.factors import Block, ComputedModules, Float32, LoraFactors, Part
+from pamctl.adapters.flattening import flattened
 from pamctl.merging.cut import Kept
 from pamctl.merging.devices import HOST, Place, matmul, place_on
 from pamctl.merging.group import Group
@@ -277,7 +278,8 @@ class Execution:
         if not group.acting.random:
             return []
         adapters = [self.plan.adapters[place] for place in group.order]
-        return [Draws(self.plan.recipe.seed, adapter.claimed_fingerprint, tensor) for adapter in adapters]
+        named = flattened(tensor)  # as it is called in a file that knows no other names
+        return [Draws(self.plan.recipe.seed, adapter.claimed_fingerprint, named) for adapter in adapters]
 
     def _relate(self, module: str, group: Group, given: Sequence[LoraFactors]) -> None:
         """Record how the inputs relate in this module, as far as the plan has not measured it."""

@@ -29,6 +29,7 @@ from pamctl.merging.methods import method_named
 from pamctl.merging.methods.method import Combination, Elementwise, Method, Settings, Space
 from pamctl.merging.methods.settings import resolved
 from pamctl.merging.recipe import Recipe, Rule, refuse_bad_options
+from pamctl.merging.rehearsal import rehearse
 from pamctl.merging.relation import Relation
 from pamctl.merging.schedule import Schedule, cores
 from pamctl.merging.shares import shares
@@ -231,6 +232,8 @@ def plan_merge(
     schedule = Schedule(workers or cores(), max_memory)
     spaces, relation = _spaces(wanted, adapters, schedule)
     groups = tuple(_group(part, space, adapters) for part, (space, _) in zip(wanted, spaces, strict=True))
+    for group in groups:
+        rehearse(group)
     modules = _module_plans(groups, wanted, shapes, adapters, max_memory)
     extras, told = merged_extras(adapters, groups, recipe.full_modules)
     error = relation.cross_term_error if relation else None

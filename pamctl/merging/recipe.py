@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, get_args
 from pamctl.adapters.tensor_file import LARGEST_SETTINGS, shown
 from pamctl.merging.cut import Svd
 from pamctl.merging.extras import FullModules
+from pamctl.merging.methods import method_named
 from pamctl.merging.methods.method import Space
 from pamctl.refusal import UsageRefusal
 
@@ -224,6 +225,8 @@ def refuse_bad_options(recipe: Recipe) -> None:
     """
     parts: list[Recipe | Rule] = [recipe, *recipe.rules]
     for part in parts:
+        if part.method is not None:
+            method_named(part.method)
         offered: dict[str, tuple[str, ...]] = {"space": ("auto", *get_args(Space)), "svd": get_args(Svd)}
         for name, choices in offered.items():
             value = getattr(part, name)

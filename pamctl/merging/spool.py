@@ -24,14 +24,12 @@ def spooled(modules: ComputedModules) -> ComputedModules:
         return _read(file, places, shapes, module)
 
     weakref.finalize(read, file.close)
-    order = list(modules)
-    blocks = iter(modules.blocks(order))
-    for module in order:
-        a, b = (next(blocks).values for _ in "ab")
-        places[module] = file.tell()
-        shapes[module] = replace(modules.shapes[module], rank=a.shape[0])
-        for factor in (a, b):
-            file.write(np.ascontiguousarray(factor).data)
+    for module, part, values in modules.blocks(list(modules)):
+        places.setdefault(module, file.tell())
+        if part == "a":
+            rank = shapes[module].rank if module in shapes else 0
+            shapes[module] = replace(modules.shapes[module], rank=rank + len(values))
+        file.write(np.ascontiguousarray(values).data)
     return ComputedModules(shapes, read)
 
 

@@ -113,7 +113,7 @@ def _peft(given: Input, folder: Path) -> Adapter:
 
 
 def _kohya(given: Input, folder: Path) -> Adapter:
-    tensors = {}
+    tensors = dict[str, Any]()
     for module, (a, b, scale) in given.modules.items():
         name = f"lora_unet_{flat(module)}"
         tensors |= {f"{name}.lora_down.weight": a, f"{name}.lora_up.weight": b}
@@ -123,7 +123,7 @@ def _kohya(given: Input, folder: Path) -> Adapter:
 
 
 def _diffusers(given: Input, folder: Path) -> Adapter:
-    tensors = {}
+    tensors = dict[str, Any]()
     for module, (a, b, scale) in given.modules.items():
         tensors |= {f"unet.{module}.lora.down.weight": a, f"unet.{module}.lora.up.weight": b}
         tensors[f"unet.{module}.alpha"] = np.asarray(scale * len(a), np.float32)

@@ -273,7 +273,7 @@ def model_stock(xs: Sequence[Float64], weights: Weights, given: Given) -> Float6
     count = len(xs)
     c = float(np.mean([cosine(a, b) for a, b in itertools.combinations(xs, 2)]))
     t = count * c / (1 + (count - 1) * c) if c > 0 else 0.0
-    return min(max(t, 0.0), 1.0) * sum(xs) / count
+    return min(max(t, 0.0), 1.0) * mean(xs, [1.0] * count, given)
 
 
 def directions(x: Float64, scale: float | None = None) -> tuple[Float64, Float64, Float64]:
@@ -299,12 +299,10 @@ def weighed(xs: Sequence[Float64], weights: Weights) -> list[Float64]:
 def tsv(xs: Sequence[Float64], weights: Weights, given: Given) -> Float64:
     xs = weighed(xs, weights)
     k = given["k"] or max(available(xs) // len(xs), 1)
-    parts = [tuple(part[..., :k] if i < 2 else part[:k] for i, part in enumerate(directions(x))) for x in xs]
-    u, s, v = (
-        np.hstack([p[0] for p in parts]),
-        np.hstack([p[1] for p in parts]),
-        np.vstack([p[2] for p in parts]),
-    )
+    parts = [directions(x) for x in xs]
+    u = np.hstack([left[:, :k] for left, _, _ in parts])
+    s = np.hstack([strengths[:k] for _, strengths, _ in parts])
+    v = np.vstack([right[:k] for _, _, right in parts])
     return given["alpha"] * (polar(u) * s) @ polar(v)
 
 
@@ -318,7 +316,8 @@ def iso_cts(xs: Sequence[Float64], weights: Weights, given: Given) -> Float64:
     own = round((whole - int(given["common_space_fraction"] * whole)) / len(xs))
     own = min(own, whole // len(xs))
     common, scale = whole - own * len(xs), max(float(np.linalg.norm(x)) for x in xs)
-    u, s, v = (part.T[:common].T if i == 0 else part[:common] for i, part in enumerate(directions(sum(xs))))
+    u, s, v = directions(weighted_sum(xs, [1.0] * len(xs)))
+    u, s, v = u[:, :common], s[:common], v[:common]
     rests = [directions(x - u @ (u.T @ x), scale) for x in xs]
     left = np.hstack([*(r[0][:, :own] for r in rests), u])
     singular = np.hstack([*(r[1][:own] for r in rests), s])
@@ -653,8 +652,8 @@ def test_where_the_order_matters_the_method_says_so(each: Case) -> None:
     assert same is (each.name == "magmax")  # there only equal magnitudes are settled by order
 
 
-SIGNED = ("linear", "task-arithmetic", "cat", "svd", "magnitude-prune", "dare-linear", "della-linear")
-SIGNED += ("breadcrumbs", "magmax", "consensus", "tsv", "iso-c", "iso-cts", "opcm")
+SIGNED = {"linear", "task-arithmetic", "cat", "svd", "magnitude-prune", "dare-linear", "della-linear"}
+SIGNED |= {"breadcrumbs", "magmax", "consensus", "tsv", "iso-c", "iso-cts", "opcm"}
 
 
 def takes_negative_weights(each: Case) -> bool:
@@ -716,7 +715,6 @@ def test_a_scale_does_the_same_in_alpha_and_in_b_in_every_format(each: Case) -> 
 def test_cat_does_what_its_inputs_do_one_beside_the_other(made: list[Input], weights: list[float]) -> None:
     """x -> sum of w · scale · B (A x), whatever the formats, ranks and scales, at the sum of the ranks."""
     weights = weights[: len(made)]
-    expected: dict[str, Any] = {}
     with opened(made) as adapters:
         merged = merge(adapters, "cat", weights)
         for module, factors in merged.modules.items():
@@ -1016,11 +1014,11 @@ EVERY_KIND = [
 ]
 
 
-@named(EVERY_KIND)
-@pytest.mark.parametrize("space", ["delta", "factor"])
+WAYS = [(each, space) for each in EVERY_KIND for space in each.method.spaces]
+
+
+@pytest.mark.parametrize(("each", "space"), WAYS, ids=str)
 def test_any_number_of_threads_gives_the_same_bits(each: Case, space: Any) -> None:
-    if space not in each.method.spaces:
-        return
     made = [random_input(i, ranks=(4,), scales=(2.0, 0.25)) for i in range(3)]
     with opened(made) as adapters:
         bits = [written(plan_of(each, adapters, space, workers=workers)) for workers in (1, 2, 4)]
@@ -1069,12 +1067,9 @@ def least_memory(each: Case, adapters: Any, space: Any) -> int:
     return int(found[1]) << 20
 
 
-@named(EVERY_KIND)
-@pytest.mark.parametrize("space", ["delta", "factor"])
+@pytest.mark.parametrize(("each", "space"), WAYS, ids=str)
 def test_the_least_memory_gives_the_same_bits_as_plenty(each: Case, space: Any) -> None:
     """Streamed rows, and dense deltas made anew for each pass, are what they are when held whole."""
-    if space not in each.method.spaces:
-        return
     adapters = [large_adapter(i) for i in range(2)]
     least = plan_of(each, adapters, space, max_memory=least_memory(each, adapters, space))
     plenty = plan_of(each, adapters, space, max_memory=1 << 30)

@@ -8,7 +8,8 @@ Nothing is trimmed by magnitude: the draw takes the place of TIES' trimming.
 Variants:
   peft      as above: the sign is that of sum t_i, so that weights do not vote, and the mean divides by
             how many agree, so that weights 0.5,0.5 halve the result. N copies of one adapter at density 1
-            give it back at weights 1, not at weights 1/N.
+            give it back at weights 1, not at weights 1/N. An adapter of weight 0 votes and is counted. In
+            factor space A and B are taken unscaled, with the square root of w_i s_i on either side.
   mergekit  what is kept of a tensor is scaled so that the sum of its magnitudes is that of the whole
             tensor; the sign is that of sum w_i t_i; those that agree are summed (its normalize is false
             here), and N copies give one back at weights 1/N.

@@ -9,7 +9,8 @@ Variants, which are the same at density 1 and weights 1 but for places whose sum
             of the other places of the scope elect. The released code keeps one element more.
   peft      scope tensor; sum w_i t_i / how many agree, so that weights 0.5,0.5 halve the result: N copies
             of one adapter give it back at weights 1, not at weights 1/N. The sign is that of sum t_i; 0
-            elects +.
+            elects +. In factor space A and B are taken unscaled, with the square root of w_i s_i on either
+            side.
   mergekit  scope tensor; a sum of 0 elects +.
 
 Parameters:

@@ -14,7 +14,8 @@ be orthogonal. The delta of an adapter has only `rank` directions; more of its s
 ones of its null space, which orthogonalising would mix in. So R counts the directions that exist: N adapters
 of one rank r keep all r of theirs, as in Core Space, and of unequal ranks each keeps at most an equal share;
 give a larger k to keep the whole of the largest. Vectors in the span of others keep no direction of their
-own, so N copies of an adapter merge to that adapter; one input gives itself. The result has rank at most N k.
+own, so N copies of an adapter merge to that adapter as long as their ranks together are no more than the
+smaller side; one input gives itself. The result has rank at most N k.
 
 Source: TSV-M in Gargiulo et al., "Task Singular Vectors", CVPR 2025, arXiv:2412.00081, section 4 and
 github.com/AntoAndGar/task_singular_vectors; on LoRA in the core, arXiv:2509.17786.
