@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,16 @@ def format_of(name: str, leaf: Any) -> FloatFormat:
     dtype = getattr(leaf, "dtype", None)
     if dtype is None:
         raise TypeError(f"{name} is a {type(leaf).__name__}, not an array")
-    if dtype.name not in _FORMATS or not dtype.isnative:
+    form = _format_of_dtype(dtype)
+    if form is None:
         raise TypeError(f"{name} has dtype {dtype}: cast it to float32, float16 or bfloat16")
-    return _FORMATS[dtype.name]
+    return form
+
+
+@lru_cache
+def _format_of_dtype(dtype: Any) -> FloatFormat | None:
+    """Looked up once a dtype: its name is made anew by numpy each time."""
+    return _FORMATS.get(dtype.name) if dtype.isnative else None
 
 
 def one_dtype(leaves: Sequence[tuple[str, Any]]) -> np.dtype[Any]:

@@ -137,6 +137,7 @@ def _collected(
         Whether that is the back end's way; what was counted narrows the intervals in any case.
     """
     over, inside, sizes = [0] * len(pools), [list[Bits]() for _ in pools], [0] * len(pools)
+    kept_in_all = 0
 
     def collect(arrays: Sequence[Any]) -> list[tuple[int, Within | None]]:
         return [
@@ -150,7 +151,8 @@ def _collected(
                 return False
             sizes[i], over[i] = sizes[i] + size, over[i] + within.over
             inside[i].append(within.inside)
-        if sum(len(each) for kept in inside for each in kept) > _MOST_KEPT:
+            kept_in_all += within.inside.size
+        if kept_in_all > _MOST_KEPT:
             return False
     for i, (pool, (low, high)) in enumerate(zip(pools, proposed, strict=True)):
         if sizes[i] != pool.size:

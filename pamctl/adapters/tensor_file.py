@@ -82,6 +82,7 @@ class TensorFile(Mapping[str, TensorEntry]):
     entries: Mapping[str, TensorEntry]
     state: FileState
     metadata: Mapping[str, str] = field(default_factory=dict)
+    _known_finite: set[str] = field(default_factory=set, init=False)
 
     def __getitem__(self, name: str) -> TensorEntry:
         return self.entries[name]
@@ -115,7 +116,11 @@ class TensorFile(Mapping[str, TensorEntry]):
         """
         with np.errstate(over="ignore"):
             values = (stored := self._read(name, rows)).astype(np.float32, copy=False)
+        if name in self._known_finite:
+            return values
         if all_finite(values):
+            if values.shape == self.entries[name].shape:
+                self._known_finite.add(name)
             return values
         self._finite(name, stored)
         largest = float(np.finfo(np.float32).max)

@@ -20,7 +20,13 @@ from pamctl.merging.methods.method import Combination, Elementwise, Projected
 from pamctl.merging.plan import MergePlan
 from pamctl.merging.random_numbers import Draws
 from pamctl.merging.record import record
-from pamctl.merging.relation import Relation, conflicts_in_deltas, conflicts_in_factors, cross_term
+from pamctl.merging.relation import (
+    Relation,
+    conflicts_in_deltas,
+    conflicts_in_factors,
+    cross_term,
+    probed_cross_term,
+)
 from pamctl.merging.shares import shares
 from pamctl.merging.spaces import (
     Outcome,
@@ -283,24 +289,24 @@ class Execution:
 
     def _relate(self, module: str, group: Group, given: Sequence[LoraFactors]) -> None:
         """Record how the inputs relate in this module, as far as the plan has not measured it."""
-        folded = [each.folded() for each in given]
+        folded, shape = [each.folded() for each in given], self.plan.shapes[module]
+        ranks = [each.rank for each in given]
+
+        def read(place: int, part: Part, rows: slice) -> Float32:
+            return (folded[place].a if part == "a" else folded[place].b)[rows]
+
         relation = Relation(math.nan, 0.0)
         if self.plan.relation is not None:
             relation = Relation()
-        elif len({each.rank for each in given}) == 1:
+        elif len(set(ranks)) == 1:
             if self._exact:
                 relation = Relation(*cross_term(folded, self._mean()))
             else:
-                relation = probed(self._inputs, module, self.plan.shapes[module], self._mean())
+                relation = Relation(*probed_cross_term(read, shape, ranks, self._mean()))
         if group.space == "factor":
             counts = conflicts_in_factors(folded)
         else:
-            counts = conflicts_in_deltas(
-                lambda place, part, rows: (folded[place].a if part == "a" else folded[place].b)[rows],
-                module,
-                self.plan.shapes[module],
-                len(given),
-            )
+            counts = conflicts_in_deltas(read, module, shape, len(given))
         self.report.relations[module] = replace(relation, weights=counts[0], conflicts=counts[1])
 
     def _mean(self) -> Sequence[float]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pamctl.adapters.factors import Float32, LoraFactors, ModuleShape, Part
 
-PROBES = 16
+PROBES = 4
 """Random vectors by which norms are estimated where the exact ones take too long."""
 
 _GRID = 64  # rows and columns of a delta of which the signs are looked at

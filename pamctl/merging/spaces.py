@@ -1,5 +1,6 @@
 """One module merged in factor space, in delta space or in a core."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,9 +22,14 @@ Outcome = tuple[LoraFactors, Kept | None]
 def merged_factor(group: Group, tensors: Tensors, weights: Float64, known: Any) -> Float32:
     """One factor of a module in factor space, whole; `known` is what the method measured of its scope."""
     assert isinstance(group.work, Combination | Elementwise)
+    if isinstance(group.work, Combination) and known is not None:  # the kernel works in blocks by itself
+        tensors = replace(tensors, elements=math.prod(tensors.shape))
     out = np.empty(tensors.shape, np.float32)
     for rows, piece in tensors.pieces():
-        out[rows] = merged_piece(group.work, piece, weights, group.settings, known)
+        merged = merged_piece(group.work, piece, weights, group.settings, known)
+        if merged.shape == tensors.shape:
+            return np.asarray(merged, np.float32)
+        out[rows] = merged
     return out
 
 
