@@ -207,7 +207,7 @@ def _told(report: dict[str, Any]) -> str:
 
 
 def _lines(plan: "MergePlan", size: dict[str, Any], format: str) -> list[str]:
-    from pamctl.merging.plan import size as shown
+    from pamctl.merging.memory import size as shown
 
     weights = ", ".join(f"{weight:.4g}" for weight in plan.weights)
     lines = [

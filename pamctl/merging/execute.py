@@ -22,6 +22,7 @@ from pamctl.merging.random_numbers import Draws
 from pamctl.merging.record import record
 from pamctl.merging.relation import (
     Relation,
+    conflicts_among,
     conflicts_in_deltas,
     conflicts_in_factors,
     cross_term,
@@ -325,11 +326,12 @@ class Execution:
             return self._inputs.rows(place, module, factor, rows, shape)
 
         relation = Relation() if self.plan.relation else probed(self._inputs, module, shape, self._mean())
-        counts = conflicts_in_deltas(read, module, shape, len(group.order))
-        self.report.relations[module] = replace(relation, weights=counts[0], conflicts=counts[1])
+        self.report.relations[module] = relation
         if group.space == "factor":
             yield from self._streamed_factors(module, group)
         else:
+            counts = conflicts_in_deltas(read, module, shape, len(group.order))
+            self.report.relations[module] += Relation(0.0, 0.0, *counts)
             yield from self._streamed_sum(module, group, read)
 
     def _streamed_factors(self, module: str, group: Group) -> Iterator[Block]:
@@ -340,6 +342,7 @@ class Execution:
         for side, tensors in zip(sides, self._row_tensors(group, module), strict=True):
             known = self._known_of(group, number, tensors, weights)
             for _, piece in tensors.pieces():
+                self.report.relations[module] += Relation(0.0, 0.0, *conflicts_among(piece.blocks))
                 yield Block(module, side, merged_piece(work, piece, weights, group.settings, known))
 
     def _streamed_sum(

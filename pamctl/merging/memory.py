@@ -44,6 +44,11 @@ def need_of(
     return next((way for way in ways if way.bytes <= most_bytes), min(ways, key=lambda way: way.bytes))
 
 
+def size(bytes: int) -> str:
+    """A number of bytes as a person reads it."""
+    return f"{bytes / 2**20:,.0f} MiB"
+
+
 def _ways(group: Group, cut: Cut, shape: ModuleShape, ranks: Sequence[int], rank: int) -> list[Need]:
     sides, total = shape.inputs + shape.outputs, sum(ranks)
     inputs, output = _SINGLE * total * sides, _SINGLE * rank * sides

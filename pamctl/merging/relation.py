@@ -120,7 +120,7 @@ def probed_cross_term(
 
 def conflicts_in_factors(factors: Sequence[LoraFactors]) -> tuple[int, int]:
     """How many elements a and scaled b have, and how many of them have both signs among the inputs."""
-    counts = [_conflicts([each.a for each in factors]), _conflicts([each.b for each in factors])]
+    counts = [conflicts_among([each.a for each in factors]), conflicts_among([each.b for each in factors])]
     return sum(size for size, _ in counts), sum(found for _, found in counts)
 
 
@@ -134,10 +134,11 @@ def conflicts_in_deltas(read: ReadRows, module: str, shape: ModuleShape, inputs:
     for i in range(inputs):
         b = np.concatenate([read(i, "b", slice(row, row + 1)) for row in rows])
         grids.append(b @ read(i, "a", slice(None))[:, columns])
-    return _conflicts(grids)
+    return conflicts_among(grids)
 
 
-def _conflicts(tensors: Sequence[Float32]) -> tuple[int, int]:
+def conflicts_among(tensors: Sequence[Float32]) -> tuple[int, int]:
+    """How many elements some tensors have, and how many of them are + in one tensor and - in another."""
     flat = [np.ascontiguousarray(tensor).reshape(-1) for tensor in tensors]
     found = 0
     for start in range(0, flat[0].size, _BLOCK):
