@@ -30,9 +30,7 @@ def decided_without_numbers(
         Refusal: factors are asked for and do not fit.
         UsageRefusal: the method, or its variant, does not work in the space that is asked for.
     """
-    spaces = method.spaces
-    if settings.get("variant") == "peft" and method.name == "linear":
-        spaces = ("factor",)
+    spaces = method.spaces_of_variants.get(settings.get("variant", ""), method.spaces)
     if asked != "auto" and asked not in spaces:
         raise UsageRefusal(f"{method.name} does not work in {asked} space", f"use --space {spaces[0]}")
     if "factor" not in spaces:

@@ -24,13 +24,10 @@ def merged_factor(group: Group, tensors: Tensors, weights: Float64, known: Any) 
     assert isinstance(group.work, Combination | Elementwise)
     if isinstance(group.work, Combination) and known is not None:  # the kernel works in blocks by itself
         tensors = replace(tensors, elements=math.prod(tensors.shape))
-    out = np.empty(tensors.shape, np.float32)
-    for rows, piece in tensors.pieces():
-        merged = merged_piece(group.work, piece, weights, group.settings, known)
-        if merged.shape == tensors.shape:
-            return np.asarray(merged, np.float32)
-        out[rows] = merged
-    return out
+    merged = [
+        merged_piece(group.work, piece, weights, group.settings, known) for _, piece in tensors.pieces()
+    ]
+    return np.concatenate(merged) if len(merged) > 1 else np.asarray(merged[0])
 
 
 def combined(group: Group, factors: Sequence[LoraFactors], cut: Cut) -> Outcome:

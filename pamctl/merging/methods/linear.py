@@ -31,4 +31,5 @@ METHOD = Method(
     title="the weighted sum",
     work=Combination(_weights, uses_gram=False),
     variants=("paper", "mergekit", "peft"),
+    spaces_of_variants={"peft": ("factor",)},
 )

@@ -220,6 +220,7 @@ class Method:
         title: what it does, in a line.
         variants: implementations that compute something else under this name; the first is the default.
         spaces: where it can work; the first is that of `auto` for adapters that share no start.
+        spaces_of_variants: where a variant can, if not in all of them.
         shares: whether the weights are divided by their sum, so that each must be at least 0.
         symmetric: whether the order of the inputs means nothing.
         random: whether it draws random numbers.
@@ -237,6 +238,7 @@ class Method:
     parameters: tuple[Parameter, ...] = ()
     variants: tuple[str, ...] = ()
     spaces: tuple[Space, ...] = ("delta", "factor")
+    spaces_of_variants: Mapping[str, tuple[Space, ...]] = field(default_factory=dict)
     shares: bool = False
     symmetric: bool = True
     random: bool = False
