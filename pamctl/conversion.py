@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pamctl.adapters.adapter import Adapter
+from pamctl.adapters.compatibility import has_new_factors
 from pamctl.adapters.provenance import Provenance
 from pamctl.merging.truncation import Truncation, truncated
 from pamctl.refusal import UsageRefusal
@@ -47,7 +48,7 @@ def _provenance(adapter: Adapter, rank: int | None) -> Provenance:
     before = adapter.provenance
     started_from = before.parents if before and rank is None else ()
     parameters = {} if rank is None else {"rank": rank, "space": "delta"}
-    if before and rank is None and before.parameters.get("space") == "delta":
+    if before and rank is None and has_new_factors(before.parameters):
         started_from, parameters = (), {"space": "delta"}
     return Provenance(
         kind="converted",

@@ -134,12 +134,12 @@ def _example(adapter: Adapter) -> str:
 def _starts(adapter: Adapter) -> set[str]:
     """The adapters whose factors this one continues, by fingerprint; a merge of deltas makes new factors."""
     record = adapter.provenance
-    if record is None or _has_new_factors(record.parameters):
+    if record is None or has_new_factors(record.parameters):
         return {adapter.claimed_fingerprint}
     return {adapter.claimed_fingerprint, *(parent.fingerprint for parent in record.parents)}
 
 
-def _has_new_factors(parameters: Mapping[str, Any]) -> bool:
+def has_new_factors(parameters: Mapping[str, Any]) -> bool:
     """Whether some module was merged as a delta, and its factors continue nobody's."""
     rules = parameters.get("rules")
     parts = [parameters, *(rules if isinstance(rules, list) else [])]

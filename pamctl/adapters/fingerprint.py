@@ -31,11 +31,16 @@ class BlockwiseDigest:
         header = f"{shape.rank} {shape.inputs} {shape.outputs} {layer.kind} {layer.kernel}\n"
         self._digest = hashlib.sha256(header.encode())
         self._rank, self.is_padded = shape.rank, shape.rank > 0
+        self._rows = 0  # of a
 
     def update(self, part: Part, values: Float32) -> None:
         """The next rows."""
         self._digest.update(np.ascontiguousarray(values, dtype="<f4").data)
-        last = values[-1:] if part == "a" else values[:, self._rank - 1 :]
+        if part == "a":
+            self._rows += len(values)
+            last = values[-1:] if self._rows == self._rank else values[:0]
+        else:
+            last = values[:, self._rank - 1 :]
         if self.is_padded and last.any():
             self.is_padded = False
 

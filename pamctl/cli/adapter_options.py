@@ -106,6 +106,8 @@ def chosen_output(said: Mapping[str, Any], flags: Mapping[str, Any]) -> Output:
         option = by_name.get("format_" if name == "format" else name)
         if name not in flags or option is None:
             raise UsageRefusal(f"a recipe's output has no {name!r}", f"it has {', '.join(flags)}")
+        if value is None:
+            raise UsageRefusal(f"output: {name} has no value", "leave it out")
         try:
             values[name] = option.type_cast_value(context, value)
         except click.BadParameter as fault:

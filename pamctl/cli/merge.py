@@ -114,7 +114,7 @@ def _merge(
     as_json: bool,
     **recipe_options: Any,
 ) -> None:
-    from pamctl.adapters.formats import refuse_taken, refuse_unwritable
+    from pamctl.adapters.formats import STREAMED, refuse_taken, refuse_unwritable
     from pamctl.cli.adapter_options import chosen_output, opened, size_of, write_out
     from pamctl.cli.output import print_json, print_result, say, warn
     from pamctl.merging import Recipe, execute, plan_merge
@@ -133,6 +133,10 @@ def _merge(
     recipe = overridden(file.recipe, asked)
     with blamed_on(None if asked else recipe_file):
         refuse_bad_options(recipe)
+    with blamed_on(recipe_file):
+        written = chosen_output(
+            file.output, {"format": format_, "dtype": dtype, "compact": compact, "spelling": spelling}
+        )
     inputs = [opened(reference, allow_pickle) for reference in references]
     if lock:
         inputs = locked_inputs(lock, inputs, allow_pickle=allow_pickle)
@@ -143,10 +147,7 @@ def _merge(
             allow_base_mismatch=allow_base_mismatch,
             max_memory=max_memory,
             device=lock.device if lock and device == "auto" else device,
-        )
-    with blamed_on(recipe_file):
-        written = chosen_output(
-            file.output, {"format": format_, "dtype": dtype, "compact": compact, "spelling": spelling}
+            streams=written.format in STREAMED,
         )
     merged = execute(plan, written.told, dry_run=dry_run)
     refuse_unwritable(merged.adapter, output, written.format, written.options)

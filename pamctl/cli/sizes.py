@@ -19,4 +19,7 @@ class Size(click.ParamType):
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", value.strip(), re.IGNORECASE)
         if found is None:
             self.fail(f"{value!r} is not a size, as 512M or 2G", param, ctx)
-        return int(float(found[1]) * _UNITS[found[2].upper()])
+        size = float(found[1]) * _UNITS[found[2].upper()]
+        if size >= 1 << 63:
+            self.fail(f"{value[:20]}... is more than any machine has", param, ctx)
+        return int(size)

@@ -19,12 +19,14 @@ def decided_without_numbers(
     mismatch: str | None,
     *,
     equal_weights: bool,
+    keeps_rank: bool,
 ) -> tuple[Space, str] | None:
     """The space and why it is taken; None where the cross-term error has to be known.
 
     Args:
         mismatch: why the factors do not fit element by element.
         equal_weights: whether the weights are shares, or all 1.
+        keeps_rank: whether the rank of factors is one that was asked for, or none was.
 
     Raises:
         Refusal: factors are asked for and do not fit.
@@ -45,6 +47,8 @@ def decided_without_numbers(
         return "delta", f"the factors do not fit: {mismatch}"
     if asked == "factor":
         return "factor", "asked for"
+    if not keeps_rank:
+        return "delta", "another rank is asked for"
     if not (method.idempotent and equal_weights and _is_unscaled(settings)):
         return "delta", f"{method.name} of factors is not {method.name} of deltas"
     if len(repeated(adapters)) == len(adapters) - 1:

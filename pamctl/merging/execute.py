@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -43,6 +44,7 @@ from pamctl.merging.spool import spooled
 from pamctl.merging.survey import is_exact, probed
 from pamctl.merging.tensors import Tensors, TensorStream, measured, merged_piece, stream_of
 from pamctl.merging.truncation import retained
+from pamctl.refusal import Refusal
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Report:
 
     @property
     def relation(self) -> Relation:
-        return sum(self.relations.values(), Relation())
+        return sum((self.relations[module] for module in sorted(self.relations)), Relation())
 
     @property
     def retained_energy(self) -> float | None:
@@ -181,7 +183,8 @@ class Execution:
         group = self.plan.groups[part.group]
         given = self._read(module)
         self._relate(module, group, given)
-        merged, kept = self._outcome(module, group, given)
+        with numbers_refused(module):
+            merged, kept = self._outcome(module, group, given)
         if kept is not None:
             self.report.energies[module] = kept
         if not (merged.a.any() and merged.b.any()) and any(each.a.any() and each.b.any() for each in given):
@@ -325,6 +328,8 @@ class Execution:
         def read(place: int, factor: Part, rows: slice) -> Float32:
             return self._inputs.rows(place, module, factor, rows, shape)
 
+        for place in group.order:
+            self._inputs.digest(place, module)
         relation = Relation() if self.plan.relation else probed(self._inputs, module, shape, self._mean())
         self.report.relations[module] = relation
         if group.space == "factor":
@@ -362,6 +367,21 @@ class Execution:
                 for place, coefficient in zip(group.order, coefficients, strict=True)
             ]
             yield Block(module, "b", np.concatenate(strips, axis=1))
+
+
+@contextmanager
+def numbers_refused(module: str) -> Iterator[None]:
+    """Refuse a module whose numbers leave what float32 can hold in the course of its merge."""
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            yield
+    except ValueError as fault:  # numpy's LinAlgError is one, and so is what the kernels raise
+        if not isinstance(fault, np.linalg.LinAlgError) and "NaN" not in str(fault):
+            raise
+        raise Refusal(
+            f"{module} came out as NaN or Inf, so nothing is written",
+            "check the weights and the inputs' scale",
+        ) from fault
 
 
 def _strips(rows: int, columns: int) -> Iterator[slice]:

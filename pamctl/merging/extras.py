@@ -73,7 +73,7 @@ def _bias(name: str, adapters: Sequence[Adapter], groups: Sequence[Group]) -> Ex
         )
     coefficients = work.coefficients(None, np.asarray(group.weights), group.settings)
     weights = group.in_given_order([float(coefficient) for coefficient in coefficients])
-    holders = [pair for pair in zip(adapters, weights, strict=True) if name in pair[0].extras]
+    holders = [(adapters[i], weights[i]) for i in group.order if name in adapters[i].extras]
     return _mean(name, holders, [weight for _, weight in holders])
 
 
@@ -91,6 +91,7 @@ def _full(
     if full_modules == "first":
         return extra, f"differ between adapters and are those of {first.name}"
     if full_modules == "mean":
+        holders = sorted(holders, key=lambda holder: (holder[0].claimed_fingerprint, holder[1]))
         weights = [weight for _, weight in holders]
         among = shares(weights if all(weight >= 0 for weight in weights) else None, len(holders))
         return _mean(name, holders, among), "differ between adapters and become their weighted mean"

@@ -1,7 +1,6 @@
 """The recipe's parts, for the modules of each rule and for all others, and the space in which each works."""
 
 import fnmatch
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +15,7 @@ from pamctl.merging.methods.settings import resolved
 from pamctl.merging.recipe import Recipe, Rule
 from pamctl.merging.relation import Relation
 from pamctl.merging.schedule import Schedule
-from pamctl.merging.shares import shares
+from pamctl.merging.shares import LARGEST, shares
 from pamctl.merging.survey import surveyed
 from pamctl.refusal import UsageRefusal
 
@@ -34,6 +33,13 @@ class RecipePart:
     @property
     def equal_weights(self) -> bool:
         return self.method.shares or all(weight == 1.0 for weight in self.weights)
+
+    def keeps_rank_of(self, adapter: Adapter) -> bool:
+        """Whether a result with the ranks of an adapter is one of the rank that is asked for."""
+        ranks = {adapter.shapes[module].rank for module in self.modules if module in adapter.shapes}
+        return self.recipe.energy is None and (
+            self.recipe.rank in (None, "max") or ranks == {self.recipe.rank}
+        )
 
 
 def parts_of(
@@ -92,8 +98,9 @@ def _as_given(weights: Sequence[float] | None, adapters: int) -> tuple[float, ..
         return (1.0,) * adapters
     if len(weights) != adapters:
         raise UsageRefusal(f"{len(weights)} weights for {adapters} adapters", "give one weight an adapter")
-    if not all(math.isfinite(weight) for weight in weights):
-        raise UsageRefusal("a weight is not finite", "give numbers")
+    if not all(abs(weight) <= LARGEST for weight in weights):
+        listed = ",".join(f"{weight:g}" for weight in weights)
+        raise UsageRefusal(f"weights {listed} are not all finite in float32", "give smaller numbers")
     return tuple(float(weight) for weight in weights)
 
 
@@ -116,6 +123,7 @@ def spaces_of(
             adapters,
             mismatch,
             equal_weights=part.equal_weights,
+            keeps_rank=part.keeps_rank_of(adapters[0]),
         )
         for part, mismatch in zip(wanted, mismatches, strict=True)
     ]
@@ -165,8 +173,11 @@ def resolved_recipe(recipe: Recipe, wanted: Sequence[RecipePart], groups: Sequen
     """The recipe with every choice that was left open, as it was made."""
     parts = [_resolved_part(part, group) for part, group in zip(wanted, groups, strict=True)]
     rules = parts[len(parts) - len(recipe.rules) :]
+    base = parts[0]
+    if len(parts) == len(recipe.rules):  # rules for all modules, each of which says everything
+        base = replace(base, rank=None, energy=None, svd=Recipe.svd, parameters={})
     return replace(
-        parts[0],
+        base,
         rules=tuple(
             Rule(
                 rule.modules,

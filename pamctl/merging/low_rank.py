@@ -28,9 +28,7 @@ def squared_norm(factors: LoraFactors) -> float:
 def concatenate(factors: Sequence[LoraFactors], weights: Sequence[float]) -> LoraFactors:
     """The weighted sum of deltas, exact, as factors whose rank is the sum of the ranks: peft's `cat`."""
     a = np.concatenate([each.a for each in factors])
-    weighted = [
-        each.b * np.float32(weight * each.scale) for each, weight in zip(factors, weights, strict=True)
-    ]
+    weighted = [each.folded().b * np.float32(weight) for each, weight in zip(factors, weights, strict=True)]
     return LoraFactors(a, np.concatenate(weighted, axis=1), layer=factors[0].layer)
 
 

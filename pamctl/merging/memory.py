@@ -8,7 +8,7 @@ from pamctl.merging.cut import Cut, is_large
 from pamctl.merging.devices import HOST
 from pamctl.merging.group import Group
 from pamctl.merging.methods.method import Combination, Elementwise
-from pamctl.merging.range_finder import OVERSAMPLED
+from pamctl.merging.range_finder import SMALL, searched
 
 PROGRAM = 100 << 20
 """What the program takes before it reads a number: the interpreter, numpy and the libraries."""
@@ -31,7 +31,14 @@ class Need:
 
 
 def need_of(
-    group: Group, cut: Cut, shape: ModuleShape, ranks: Sequence[int], rank: int, most_bytes: int
+    group: Group,
+    cut: Cut,
+    shape: ModuleShape,
+    ranks: Sequence[int],
+    rank: int,
+    most_bytes: int,
+    *,
+    streams: bool,
 ) -> Need:
     """The cheapest way of merging a module that fits into `most_bytes`; else the one that needs least.
 
@@ -39,8 +46,9 @@ def need_of(
         shape: of the module: its sides.
         ranks: of the inputs.
         rank: of the result.
+        streams: whether rows can be written as they come.
     """
-    ways = _ways(group, cut, shape, ranks, rank)
+    ways = [way for way in _ways(group, cut, shape, ranks, rank) if streams or not way.streamed]
     return next((way for way in ways if way.bytes <= most_bytes), min(ways, key=lambda way: way.bytes))
 
 
@@ -54,7 +62,7 @@ def _ways(group: Group, cut: Cut, shape: ModuleShape, ranks: Sequence[int], rank
     inputs, output = _SINGLE * total * sides, _SINGLE * rank * sides
     pieces = (len(ranks) + 4) * _SINGLE * max(HOST.elements, shape.inputs)
     whole = 2 * inputs + output + pieces
-    found = 4 * _DOUBLE * (rank + OVERSAMPLED) * sides
+    found = 4 * _DOUBLE * searched(rank) * sides
     strip = Need(_streaming(shape, ranks, total) + pieces, streamed=True)
     if group.space == "factor":
         return [Need(whole), *([] if group.is_square_root else [strip])]
@@ -66,8 +74,10 @@ def _ways(group: Group, cut: Cut, shape: ModuleShape, ranks: Sequence[int], rank
         return [Need(whole + _bases(sides, total))]
     if isinstance(group.work, Elementwise):
         dense = _SINGLE * shape.inputs * shape.outputs
+        if min(shape.inputs, shape.outputs) <= SMALL:  # decomposed in float64
+            return [Need(whole + 12 * dense, held=True)]
         if cut.svd == "full":
-            return [Need(whole + 4 * dense, held=True)]
+            return [Need(whole + 6 * dense, held=True)]
         return [Need(whole + dense + found, held=True), Need(whole + found)]
     core = _DOUBLE * total * total * (len(ranks) + 8)
     coordinates = _SINGLE * min(total, shape.outputs) * shape.inputs * 4
@@ -80,7 +90,7 @@ def _bases(sides: int, total: int) -> int:
 
 
 def _streaming(shape: ModuleShape, ranks: Sequence[int], total: int) -> int:
-    """One input's A whole, for the probes, beside a strip of rows of all."""
-    return 3 * _SINGLE * max(ranks) * shape.inputs + 2 * _SINGLE * max(total, 1) * max(
-        HOST.elements // max(total, 1), 1
-    )
+    """One input's module for its fingerprint, or its A for the probes, beside a strip of rows of all."""
+    module = _SINGLE * max(ranks) * (shape.inputs + shape.outputs)
+    strip = _SINGLE * max(total, 1) * max(HOST.elements // max(total, 1), 1)
+    return max(2 * module, 3 * _SINGLE * max(ranks) * shape.inputs) + 2 * strip

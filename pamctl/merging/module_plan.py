@@ -41,6 +41,8 @@ def module_plans(
     shapes: Mapping[str, ModuleShape],
     adapters: Sequence[Adapter],
     max_memory: int,
+    *,
+    streams: bool,
 ) -> dict[str, ModulePlan]:
     """Every module's plan, in order.
 
@@ -55,7 +57,7 @@ def module_plans(
             exact = _exact_rank(group, shape, ranks)
             cut = _cut(group, part.recipe, ranks, exact)
             rank = min(cut.rank or exact, exact)
-            need = need_of(group, cut, shape, ranks, rank, max_memory)
+            need = need_of(group, cut, shape, ranks, rank, max_memory, streams=streams)
             if need.bytes > max_memory:
                 raise Refusal(
                     f"{module} takes {size(need.bytes)} to merge by {group.method.name}, more than the "

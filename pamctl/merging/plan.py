@@ -164,6 +164,7 @@ def plan_merge(
     allow_base_mismatch: bool = False,
     max_memory: int = MAX_MEMORY,
     device: Device = "auto",
+    streams: bool = True,
     workers: int | None = None,
 ) -> MergePlan:
     """Check the inputs and decide how they will be merged.
@@ -175,6 +176,7 @@ def plan_merge(
         adapters: as for `merge`, as are the errors.
         max_memory: bytes for the numbers that are at work at a time.
         device: where dense deltas are worked on; `auto` takes an accelerator if there is one.
+        streams: whether the result is written some rows at a time, which not every format can.
         workers: threads; by default the cores of this process.
 
     Raises:
@@ -194,7 +196,7 @@ def plan_merge(
     groups = tuple(group_of(part, space, adapters) for part, (space, _) in zip(parts, spaces, strict=True))
     for group in groups:
         rehearse(group)
-    modules = module_plans(groups, parts, shapes, adapters, max_memory)
+    modules = module_plans(groups, parts, shapes, adapters, max_memory, streams=streams)
     extras, told = merged_extras(adapters, groups, recipe.full_modules)
     error = relation.cross_term_error if relation else None
     return MergePlan(
@@ -216,7 +218,6 @@ def _without_idle_options(recipe: Recipe, groups: Sequence[Group], extras: Mappi
     default = Recipe()
     return replace(
         recipe,
-        svd=recipe.svd if any(group.is_dense for group in groups) else default.svd,
         seed=recipe.seed if any(group.acting.random for group in groups) else default.seed,
         full_modules=recipe.full_modules if has_full_tensors(extras) else default.full_modules,
     )

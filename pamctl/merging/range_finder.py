@@ -9,7 +9,6 @@ from pamctl.adapters.factors import LoraFactors
 from pamctl.merging.cut import Cut, Kept
 from pamctl.merging.devices import matmul
 
-OVERSAMPLED = 10
 POWER_ITERATIONS = 2
 SMALL = 256
 """The shorter side up to which the full decomposition is as quick."""
@@ -115,8 +114,13 @@ def approximated(matrix: Matrix, cut: Cut) -> tuple[Any, Any, Kept]:
     return _decomposed(matrix, cut)
 
 
+def searched(rank: int) -> int:
+    """In how many directions a rank is looked for: where the spectrum is flat, the more the better."""
+    return 2 * max(rank, 10)
+
+
 def _found(matrix: Matrix, rank: int, cut: Cut) -> tuple[Any, Any, Kept]:
-    width = min(rank + OVERSAMPLED, *matrix.shape)
+    width = min(searched(rank), *matrix.shape)
     draw = np.random.Generator(np.random.Philox(key=0))
     images = matrix.times(draw.standard_normal((matrix.shape[1], width), dtype=np.float32))
     xp = images.__array_namespace__()

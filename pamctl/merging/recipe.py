@@ -192,7 +192,10 @@ def _taken_apart(
 def _numbers(values: Any, name: str, place: str) -> tuple[float, ...]:
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         raise UsageRefusal(f"{place}: {name} are not all numbers", "give one number an adapter")
-    return tuple(float(value) for value in values)
+    try:
+        return tuple(float(value) for value in values)
+    except OverflowError as fault:
+        raise UsageRefusal(f"{place}: {name} are too large", "give smaller numbers") from fault
 
 
 def _table(part: Recipe | Rule) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pamctl import __version__
 from pamctl.adapters.provenance import Provenance
 from pamctl.merging.extras import has_full_tensors
 from pamctl.merging.plan import MergePlan
+from pamctl.merging.recipe import Recipe
 
 
 def record(plan: MergePlan, output: Mapping[str, Any] | None = None) -> Provenance:
@@ -25,7 +26,7 @@ def record(plan: MergePlan, output: Mapping[str, Any] | None = None) -> Provenan
         del parameters[name]
     if not parameters["rules"]:
         del parameters["rules"]
-    if not any(group.is_dense for group in plan.groups):
+    if parameters["svd"] == Recipe.svd and not any(group.is_dense for group in plan.groups):
         del parameters["svd"]
     if not has_full_tensors(plan.extras):
         del parameters["full_modules"]

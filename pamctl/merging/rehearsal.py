@@ -6,6 +6,7 @@ from pamctl.merging.group import Group
 from pamctl.merging.methods.method import Projected, Spectral
 from pamctl.merging.random_numbers import Draws
 from pamctl.merging.tensors import Tensors, measured, merged_piece, stream_of
+from pamctl.refusal import UsageRefusal
 
 
 def rehearse(group: Group) -> None:
@@ -14,6 +15,17 @@ def rehearse(group: Group) -> None:
     Raises:
         UsageRefusal: what the method says of them.
     """
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            _merge_ones(group)
+    except ValueError as fault:
+        listed = ",".join(f"{weight:g}" for weight in group.weights)
+        raise UsageRefusal(
+            f"{group.method.name} cannot reckon with the weights {listed}: {fault}", "give smaller numbers"
+        ) from fault
+
+
+def _merge_ones(group: Group) -> None:
     weights, count = np.asarray(group.weights), len(group.weights)
     work = group.acting.work
     if isinstance(work, Spectral):

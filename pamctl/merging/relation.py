@@ -48,8 +48,8 @@ class Relation:
 
     @property
     def cross_term_error(self) -> float | None:
-        """How far the mean of the factors is from that of the deltas, relative to it."""
-        if math.isnan(self.cross):
+        """How far the mean of the factors is from that of the deltas, relative to it; None if both are 0."""
+        if math.isnan(self.cross) or (self.cross == 0 and self.mean == 0):
             return None
         if self.cross == 0:
             return 0.0

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from pamctl.refusal import UsageRefusal
 
+LARGEST = float(np.finfo(np.float32).max)
+"""Of a weight: merging is done in float32."""
+
 
 def shares(weights: Sequence[float] | None, adapters: int) -> tuple[float, ...]:
     """The weights divided by their sum, each a float32, together exactly 1; by default all equal.

@@ -49,7 +49,8 @@ def combined(group: Group, factors: Sequence[LoraFactors], cut: Cut) -> Outcome:
         if is_large(sum(each.rank for each in factors), cut):
             return _factored(SumOfDeltas(factors, [float(coefficient) for coefficient in coefficients]), cut)
         summed = concatenate(factors, [float(coefficient) for coefficient in coefficients])
-    if not cut.cuts or (cut.energy is None and summed.rank <= (cut.rank or 0)):
+    is_within = cut.energy is None and summed.rank <= (cut.rank or 0)
+    if not cut.cuts or (is_within and not settings.get("clamp")):
         return summed, None
     return compress(summed, cut)
 

@@ -1,5 +1,6 @@
 """Modules cut to a rank as they are asked for, and how much of them that keeps."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -28,8 +29,8 @@ class Truncation:
 
 def retained(energies: Mapping[str, Kept]) -> float:
     """The share of the squared norm that is kept, all modules together; 1 where there is none."""
-    before = sum(module.whole for module in energies.values())
-    return sum(module.kept for module in energies.values()) / before if before else 1.0
+    before = math.fsum(module.whole for module in energies.values())
+    return math.fsum(module.kept for module in energies.values()) / before if before else 1.0
 
 
 def truncated(modules: ComputedModules, rank: int) -> Truncation:

@@ -89,7 +89,7 @@ def test_weights_are_read_with_commas(pair: Path, capsys: Capture) -> None:
         ["first", "second", "--weights", "1"],
         ["first", "second", "--space", "core"],
         ["first", "second", "--rank", "0"],
-        ["first", "second", "--rank", "2"],
+        ["first", "second", "--rank", "2", "--space", "factor"],
     ],
     ids=" ".join,
 )

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from pamctl.adapters import Adapter, ComputedModules, LoraFactors, Parent, open_adapter
 from pamctl.adapters.factors import ModuleShape
-from pamctl.merging import Recipe, execute, merge, plan_merge
+from pamctl.merging import Recipe, Rule, execute, merge, plan_merge
+from pamctl.refusal import Refusal, UsageRefusal
 from tests.adapter_cases import Q_PROJ, SIZES, child_of, delta, on_base, random_adapter, random_factors, saved
 
 SCALES = [0.25, 1.0, 2.0, 4.0]
@@ -140,3 +141,49 @@ def test_memory_stays_that_of_a_module_however_many_there_are(tmp_path: Path) ->
         tracemalloc.stop()
     assert peak < 20 * 4 * shape.parameters
     assert (tmp_path / "merged" / "adapter_model.safetensors").stat().st_size > 100 * 4 * shape.parameters
+
+
+def test_rules_for_all_modules_are_recorded_so_that_they_can_be_done_again() -> None:
+    rules = (Rule(("vision_tower.*",), method="ties", rank=2), Rule(("*",), method="linear"))
+    plan = plan_merge([random_adapter(), random_adapter(1)], Recipe(space="delta", rules=rules))
+    again = plan_merge([random_adapter(), random_adapter(1)], plan.recipe)
+    assert again.recipe == plan.recipe
+    assert again.shapes == plan.shapes
+
+
+def test_clamping_is_that_of_singular_vectors_at_any_rank() -> None:
+    adapters = [random_adapter(), random_adapter(1)]
+    merged = merge(adapters, "svd", rank=8, parameters={"clamp": 0.9})
+    for module, factors in merged.modules.items():
+        left, singular, right = np.linalg.svd(sum(delta(adapter.modules[module]) for adapter in adapters))
+        count = min(8, len(singular))
+        b, a = left[:, :count] * singular[:count], right[:count]
+        signs = np.where(b[np.abs(b).argmax(0), np.arange(count)] < 0, -1, 1)
+        b, a = b * signs, a * signs[:, None]
+        limit = np.quantile(np.concatenate([a.ravel(), b.ravel()]), 0.9)
+        expected = np.clip(b, -limit, limit) @ np.clip(a, -limit, limit)
+        np.testing.assert_allclose(delta(factors), expected, atol=1e-3 * np.abs(expected).max())
+
+
+def test_numbers_beyond_float32_are_refused(tmp_path: Path) -> None:
+    adapters = [random_adapter(), random_adapter(1)]
+    merged = merge(adapters, "task-arithmetic", weights=(3e38, 3e38), rank=2)
+    with pytest.raises(Refusal, match="NaN or Inf"):
+        saved(merged, tmp_path / "out")
+    with pytest.raises(UsageRefusal, match="ties cannot reckon with the weights 3e"):
+        plan_merge(adapters, Recipe("ties", weights=(3e38, 3e38)))
+
+
+@pytest.mark.parametrize("weight", [1e300, float("inf"), float("nan"), -1e39])
+def test_weights_beyond_float32_are_a_usage_fault(weight: float) -> None:
+    with pytest.raises(UsageRefusal, match="not all finite"):
+        plan_merge([random_adapter(), random_adapter(1)], Recipe("linear", weights=(weight, 1.0)))
+
+
+def test_auto_takes_deltas_where_another_rank_is_asked_for() -> None:
+    parent = random_adapter()
+    child = child_of(parent, seed=1)
+    assert plan_merge([parent, child], Recipe(rank=2)).space == "delta"
+    assert plan_merge([parent, child], Recipe(energy=0.9)).space == "delta"
+    assert plan_merge([parent, child], Recipe(rank=4)).space == "factor"
+    assert plan_merge([parent, child], Recipe(rank="max")).space == "factor"

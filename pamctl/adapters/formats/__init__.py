@@ -21,6 +21,9 @@ from pamctl.whole_output import refuse_existing, whole_file, whole_folder
 
 # In the order they are tried: each knows its own by the names of the tensors.
 FORMATS = {"peft": peft, "mlx": mlx, "kohya": kohya, "diffusers": diffusers, "orbax": orbax}
+STREAMED = ("peft", "kohya", "diffusers")
+"""Those that are written some rows at a time; mlx transposes and orbax takes arrays whole."""
+
 _SINGLE_FILES = ("kohya", "diffusers")
 _OF_DOTTED_PATHS = ("peft", "mlx", "diffusers")
 

@@ -1,11 +1,11 @@
 """The parameters of a method as given, checked and completed with its defaults."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pamctl.merging.methods import method_named
 from pamctl.merging.methods.method import Method, Parameter, Projected, Settings
+from pamctl.merging.shares import LARGEST
 from pamctl.refusal import UsageRefusal
 
 
@@ -87,7 +87,7 @@ def _one(method: str, parameter: Parameter, value: Any) -> Any:
         if value not in parameter.choices:
             raise fault
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
         raise fault
     low = parameter.least is None or value >= parameter.least
     high = parameter.most is None or value <= parameter.most
