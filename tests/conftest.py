@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 
+import pytest
 from hypothesis import settings
 
 # Machines are busy: a property test has no time limit of its own.
@@ -14,3 +15,11 @@ settings.load_profile("pamctl")
 # Tests keep compiled programs apart from the user's, and leave none behind.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="pamctl-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+
+# Those that take minutes, by themselves, begin first: at the end a second worker would wait for them.
+_LONG = ("test_readme.py", "test_demo.py", "test_chain.py", "test_task_run.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest; within a file the order stays."""
+    items.sort(key=lambda item: _LONG.index(item.path.name) if item.path.name in _LONG else len(_LONG))
