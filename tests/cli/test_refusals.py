@@ -268,6 +268,8 @@ def test_refused_in_two_lines_and_nothing_is_written(
         told,
         before="Warning: (task .* names no splits|.* has no pamctl.json)"
         if command.startswith("eval")
+        else SAID  # what a record claims is believed until the weights are read
+        if command.startswith("merge") and re.search("nan|changed", command)
         else "$^",
     )
     assert tree(room) == before

@@ -148,7 +148,7 @@ class OurDraws:
         self.numbers: Iterator[tuple[Draws, bool]] = iter(
             [
                 (
-                    Draws(0, adapter.claimed_fingerprint, f"{module} {tensor}"),
+                    Draws(0, adapter.claimed_fingerprint, f"{module} {tensor}".replace(".", "_")),
                     (module, tensor) == ("embed", "delta"),  # peft turns the deltas of embeddings
                 )
                 for module in lora_layers(model)
