@@ -43,7 +43,8 @@ def test_features_do_not_depend_on_how_many_are_computed_at_once(
 ) -> None:
     whole = image_features_of(base, examples)
     monkeypatch.setattr(batches, "IMAGES_AT_ONCE", 4)
-    np.testing.assert_allclose(image_features_of(base, examples), whole, atol=1e-6)
+    # another batch is summed in another order: on some processors the last bits of float32 differ by 1.3e-6
+    np.testing.assert_allclose(image_features_of(base, examples), whole, atol=4e-6)
 
 
 def test_what_does_not_fit_in_memory_is_computed_batch_by_batch(
@@ -52,7 +53,7 @@ def test_what_does_not_fit_in_memory_is_computed_batch_by_batch(
     kept, _ = encode_split(base, examples, 16).batch(np.array([2, 0]))
     monkeypatch.setattr(batches, "MEMORY_FOR_FEATURES", 0)
     computed, _ = encode_split(base, examples, 16).batch(np.array([2, 0]))
-    np.testing.assert_allclose(computed, kept, atol=1e-6)
+    np.testing.assert_allclose(computed, kept, atol=4e-6)
 
 
 def test_an_adapted_vision_tower_gets_pixels(base: Base, examples: list[Example]) -> None:
