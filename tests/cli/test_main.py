@@ -41,12 +41,13 @@ def test_help_says_what_it_does_and_shows_an_example_of_itself(name: str) -> Non
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where every example can run: two adapters, their merge, a task of one's own, results."""
+    """Where every example can run: two adapters, two merges of them, a task of one's own, results."""
     folder = tmp_path_factory.mktemp("examples")
     for line in (
         "pamctl train-task tiny-gqa -o first --steps 2",
         "pamctl train-task tiny-vqav2 --global first -o second --steps 2",
         "pamctl merge first second -o merged",
+        "pamctl merge first second -o sparse --method ties --density 0.5 --rank 8",
         "pamctl tasks show tiny-gqa --save picture.png",
         "pamctl eval merged --task tiny-gqa --limit 2 --results results.jsonl",
     ):
