@@ -43,16 +43,18 @@ def read_lock(path: Path) -> Lock:
     folder = path if path.is_dir() else path.parent
     if not path.is_dir() and path.name != RECORD_NAME:
         raise UsageRefusal(f"{path} is no {RECORD_NAME}", f"give the {RECORD_NAME} of a merged adapter")
+    file, way_on = folder / RECORD_NAME, f"give the {RECORD_NAME} of a merged adapter"
     record = read_provenance(folder)
-    if record is None or record.kind != "merged" or record.method is None:
-        found = "holds no record" if record is None else f"is the record of an adapter that was {record.kind}"
-        raise UsageRefusal(f"{folder / RECORD_NAME} {found}", f"give the {RECORD_NAME} of a merged adapter")
+    if record is None:
+        raise UsageRefusal(f"there is no {file}", way_on)
+    if record.kind != "merged" or record.method is None:
+        raise UsageRefusal(f"{file} is the record of an adapter that was {record.kind}", way_on)
     table = {**record.parameters, "method": record.method, "seed": record.seed or 0}
     device = table.pop("device", "cpu")
     if device not in get_args(Device):
-        raise UsageRefusal(f"{folder / RECORD_NAME}: device is {shown(device)}", "see the record")
-    recipe = recipe_of(table, str(folder / RECORD_NAME))
-    return Lock(folder / RECORD_NAME, recipe, record.parents, record.fingerprint, device)
+        raise UsageRefusal(f"{file}: device is {shown(device)}", "see the record")
+    recipe = recipe_of(table, str(file))
+    return Lock(file, recipe, record.parents, record.fingerprint, device)
 
 
 def locked_inputs(lock: Lock, given: Sequence[Adapter], *, allow_pickle: bool = False) -> list[Adapter]:

@@ -14,20 +14,9 @@ from pamctl.adapters.formats.written import WriteOptions
 from pamctl.adapters.module_names import SPELLINGS
 from pamctl.cli.errors import exit_code_of
 from pamctl.cli.merge import merge
-from tests.adapter_cases import KEY, PREFIX, child_of, random_adapter, saved, write_peft
+from tests.adapter_cases import KEY, PREFIX, write_peft
 
 ONES = (("A", np.ones((4, 16), np.float32)), ("B", np.ones((16, 4), np.float32)))
-
-
-@pytest.fixture
-def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder, which is the working one, with `first` and `second`, trained from it."""
-    first = random_adapter(tasks=("a",))
-    saved(first, tmp_path / "first")
-    saved(child_of(first, seed=1, tasks=("a", "b")), tmp_path / "second")
-    saved(random_adapter(2, rank=6), tmp_path / "other")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def run(*arguments: str) -> int:
@@ -37,7 +26,7 @@ def run(*arguments: str) -> int:
 Capture = pytest.CaptureFixture[str]
 
 
-def test_stdout_is_the_path_and_stderr_says_what_was_done_and_why(pair: Path, capsys: Capture) -> None:
+def test_stdout_is_the_path_and_stderr_says_what_was_done_and_why(place: Path, capsys: Capture) -> None:
     assert run("first", "second", "-o", "merged") == 0
     out, err = capsys.readouterr()
     assert out == "merged\n"
@@ -46,7 +35,7 @@ def test_stdout_is_the_path_and_stderr_says_what_was_done_and_why(pair: Path, ca
     assert open_adapter("merged").rank == 4
 
 
-def test_json_is_one_object_on_stdout(pair: Path, capsys: Capture) -> None:
+def test_json_is_one_object_on_stdout(place: Path, capsys: Capture) -> None:
     assert run("first", "other", "-o", "merged", "--rank", "5", "--json") == 0
     payload = json.loads(capsys.readouterr().out)
     assert payload["schema"] == "pamctl.merge/1"
@@ -59,24 +48,24 @@ def test_json_is_one_object_on_stdout(pair: Path, capsys: Capture) -> None:
     assert 0 < payload["retained_energy_percent"] < 100
 
 
-def test_a_dry_run_decides_and_writes_nothing(pair: Path, capsys: Capture) -> None:
+def test_a_dry_run_decides_and_writes_nothing(place: Path, capsys: Capture) -> None:
     assert run("first", "second", "-o", "merged", "--dry-run") == 0
     assert capsys.readouterr().out == ""
     assert run("first", "second", "-o", "merged", "--dry-run", "--json") == 0
     assert json.loads(capsys.readouterr().out)["output"] is None
-    assert not (pair / "merged").exists()
+    assert not (place / "merged").exists()
 
 
-def test_an_existing_output_is_refused_without_force(pair: Path, capsys: Capture) -> None:
-    before = (pair / "first" / "adapter_model.safetensors").read_bytes()
+def test_an_existing_output_is_refused_without_force(place: Path, capsys: Capture) -> None:
+    before = (place / "first" / "adapter_model.safetensors").read_bytes()
     assert run("first", "second", "-o", "first") == 1
     assert capsys.readouterr().err.startswith("Error: first already exists\nHint: ")
-    assert (pair / "first" / "adapter_model.safetensors").read_bytes() == before
+    assert (place / "first" / "adapter_model.safetensors").read_bytes() == before
     assert run("first", "second", "-o", "first", "--force") == 0
-    assert (pair / "first" / "adapter_model.safetensors").read_bytes() != before
+    assert (place / "first" / "adapter_model.safetensors").read_bytes() != before
 
 
-def test_weights_are_read_with_commas(pair: Path, capsys: Capture) -> None:
+def test_weights_are_read_with_commas(place: Path, capsys: Capture) -> None:
     assert run("first", "second", "-o", "merged", "--weights", "1,0") == 0
     assert open_adapter("merged").fingerprint == open_adapter("first").fingerprint
 
@@ -94,26 +83,26 @@ def test_weights_are_read_with_commas(pair: Path, capsys: Capture) -> None:
     ids=" ".join,
 )
 def test_a_wrong_call_exits_with_2_and_writes_nothing(
-    arguments: list[str], pair: Path, capsys: Capture
+    arguments: list[str], place: Path, capsys: Capture
 ) -> None:
     assert run(*arguments, "-o", "merged") == 2
-    assert not (pair / "merged").exists()
+    assert not (place / "merged").exists()
 
 
-def test_a_failure_while_writing_leaves_nothing_behind(pair: Path, capsys: Capture) -> None:
-    weights = pair / "second" / "adapter_model.safetensors"
+def test_a_failure_while_writing_leaves_nothing_behind(place: Path, capsys: Capture) -> None:
+    weights = place / "second" / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\x00\x00\xc0\x7f")
-    listing = sorted(os.listdir(pair))
+    listing = sorted(os.listdir(place))
     assert run("first", "second", "-o", "merged") == 1
     assert "NaN" in capsys.readouterr().err
-    assert sorted(os.listdir(pair)) == listing
+    assert sorted(os.listdir(place)) == listing
 
 
 def in_a_process(code: str) -> Callable[[], subprocess.CompletedProcess[str]]:
     return lambda: subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
 
-def test_a_merge_never_imports_jax(pair: Path) -> None:
+def test_a_merge_never_imports_jax(place: Path) -> None:
     code = (
         "import sys; from pamctl.cli.merge import merge; "
         "merge.main(['first', 'second', '-o', 'merged'], standalone_mode=False); "
@@ -122,7 +111,7 @@ def test_a_merge_never_imports_jax(pair: Path) -> None:
     assert in_a_process(code)().stdout == "merged\n"
 
 
-def test_the_program_prints_only_the_path(pair: Path) -> None:
+def test_the_program_prints_only_the_path(place: Path) -> None:
     command = [sys.executable, "-m", "pamctl", "merge", "first", "second", "-o", "merged"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "merged\n"
@@ -131,13 +120,13 @@ def test_the_program_prints_only_the_path(pair: Path) -> None:
     assert failed.stderr.count("\n") == 2
 
 
-def test_the_three_generations_of_a_path_merge_whole_and_stderr_says_so(pair: Path, capsys: Capture) -> None:
+def test_the_three_generations_of_a_path_merge_whole_and_stderr_says_so(place: Path, capsys: Capture) -> None:
     for spelling in SPELLINGS:
-        (pair / spelling).mkdir()
-        save_adapter(open_adapter("first"), pair / spelling, "peft", WriteOptions(spelling=spelling))
-        (pair / spelling / "pamctl.json").unlink(missing_ok=True)
+        (place / spelling).mkdir()
+        save_adapter(open_adapter("first"), place / spelling, "peft", WriteOptions(spelling=spelling))
+        (place / spelling / "pamctl.json").unlink(missing_ok=True)
     keys = [
-        set(safe_open(pair / spelling / "adapter_model.safetensors", "np").keys()) for spelling in SPELLINGS
+        set(safe_open(place / spelling / "adapter_model.safetensors", "np").keys()) for spelling in SPELLINGS
     ]
     assert not set.intersection(*keys)
     assert run(*SPELLINGS, "-o", "merged", "--json") == 0
@@ -148,11 +137,13 @@ def test_the_three_generations_of_a_path_merge_whole_and_stderr_says_so(pair: Pa
     assert open_adapter("merged").fingerprint == open_adapter("first").fingerprint
 
 
-def test_adapters_that_share_no_module_are_refused_with_a_name_of_each(pair: Path, capsys: Capture) -> None:
+def test_adapters_that_share_no_module_are_refused_with_a_name_of_each(place: Path, capsys: Capture) -> None:
     write_peft(
-        pair / "bare", {f"base_model.model.model.layers.0.mlp.up_proj.lora_{f}.weight": t for f, t in ONES}
+        place / "bare", {f"base_model.model.model.layers.0.mlp.up_proj.lora_{f}.weight": t for f, t in ONES}
     )
-    write_peft(pair / "unet", {f"base_model.model.down_blocks.0.proj_in.lora_{f}.weight": t for f, t in ONES})
+    write_peft(
+        place / "unet", {f"base_model.model.down_blocks.0.proj_in.lora_{f}.weight": t for f, t in ONES}
+    )
     assert run("bare", "unet", "-o", "merged") == 1
     err = capsys.readouterr().err
     assert "the one adapts model.layers.0.mlp.up_proj, the other down_blocks.0.proj_in" in err

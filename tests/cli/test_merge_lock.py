@@ -16,22 +16,11 @@ from pamctl.adapters import Adapter
 from pamctl.cli.errors import exit_code_of
 from pamctl.cli.merge import merge
 from pamctl.merging.methods import NAMES
-from tests.adapter_cases import KEY, PREFIX, child_of, random_adapter, random_factors, saved, write_peft
+from tests.adapter_cases import KEY, PREFIX, random_adapter, random_factors, saved, write_peft
 from tests.hub_server import Hub, serve
 
 WEIGHTS = "adapter_model.safetensors"
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder, which is the working one, with `first`, `second`, trained from it, and `other` of rank 6."""
-    first = random_adapter(tasks=("a",))
-    saved(first, tmp_path / "first")
-    saved(child_of(first, seed=1, tasks=("a", "b")), tmp_path / "second")
-    saved(random_adapter(2, rank=6), tmp_path / "other")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def run(*arguments: str) -> int:
@@ -248,8 +237,8 @@ def test_another_format_of_the_same_merge_may_be_asked_for(place: Path) -> None:
 def test_what_is_no_record_of_a_merge_is_no_lock(place: Path, capsys: Capture) -> None:
     merged("first", "other")
     refused(capsys, 2, "first/pamctl.json is the record of an adapter that was trained", lock="first")
-    refused(capsys, 2, "other/pamctl.json holds no record", lock="other")
-    refused(capsys, 2, "nowhere/pamctl.json", lock="nowhere/pamctl.json")
+    refused(capsys, 2, "there is no other/pamctl.json", lock="other")
+    refused(capsys, 2, "there is no nowhere/pamctl.json", lock="nowhere/pamctl.json")
     refused(capsys, 2, "merged/recipe.toml is no pamctl.json", lock="merged/recipe.toml")
     Path("merged/pamctl.json").write_text('{"schema"')
     refused(capsys, 1, "merged/pamctl.json")

@@ -12,21 +12,10 @@ from safetensors.numpy import load_file
 from pamctl.adapters import Adapter, open_adapter
 from pamctl.cli.errors import exit_code_of
 from pamctl.cli.merge import merge
-from tests.adapter_cases import SIZES, child_of, delta, random_adapter, saved
+from tests.adapter_cases import SIZES, delta, random_adapter, saved
 
 VISION, PROJECTOR = "vision_tower.encoder.layers.0.mlp.fc1", "multi_modal_projector.linear"
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder, which is the working one, with `first`, `second`, trained from it, and `other` of rank 6."""
-    first = random_adapter(tasks=("a",))
-    saved(first, tmp_path / "first")
-    saved(child_of(first, seed=1, tasks=("a", "b")), tmp_path / "second")
-    saved(random_adapter(2, rank=6), tmp_path / "other")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def run(*arguments: str) -> int:

@@ -4,6 +4,7 @@ import pytest
 from pamctl.adapters import LoraFactors
 from pamctl.adapters.factors import Float32, Part
 from pamctl.merging.relation import (
+    ReadRows,
     Relation,
     conflicts_in_deltas,
     conflicts_in_factors,
@@ -13,7 +14,7 @@ from pamctl.merging.relation import (
 from tests.adapter_cases import delta, random_factors
 
 
-def reading(factors: list[LoraFactors]) -> object:
+def reading(factors: list[LoraFactors]) -> ReadRows:
     def read(place: int, part: Part, rows: slice) -> Float32:
         folded = factors[place].folded()
         return (folded.a if part == "a" else folded.b)[rows]
@@ -41,7 +42,7 @@ def test_little_drift_is_not_lost_in_rounding() -> None:
 def test_probes_estimate_what_is_computed(shares: list[float]) -> None:
     factors = [random_factors(seed, 300, 200, 16, scale) for seed, scale in enumerate((1.0, 0.5, 2.0))]
     exact = cross_term([each.folded() for each in factors], shares)
-    found = probed_cross_term(reading(factors), factors[0].shape, [16] * 3, shares)  # type: ignore[arg-type]
+    found = probed_cross_term(reading(factors), factors[0].shape, [16] * 3, shares)
     for one, two in zip(exact, found, strict=True):
         assert two == pytest.approx(one, rel=0.35, abs=1e-3)
 
@@ -74,12 +75,12 @@ def test_conflicts_of_factors_are_counted_by_hand() -> None:
 
 def test_conflicts_of_deltas_are_those_of_a_part_that_the_name_decides() -> None:
     factors = [random_factors(seed, 200, 150) for seed in (0, 1)]
-    size, found = conflicts_in_deltas(reading(factors), "layer", factors[0].shape, 2)  # type: ignore[arg-type]
+    size, found = conflicts_in_deltas(reading(factors), "layer", factors[0].shape, 2)
     assert size == 64 * 64
     signs = [np.sign(delta(each)) for each in factors]
     share = float(np.mean(signs[0] * signs[1] < 0))
     assert found / size == pytest.approx(share, abs=0.1)
-    again = conflicts_in_deltas(reading(factors[::-1]), "layer", factors[0].shape, 2)  # type: ignore[arg-type]
+    again = conflicts_in_deltas(reading(factors[::-1]), "layer", factors[0].shape, 2)
     assert again == (size, found)
-    same = conflicts_in_deltas(reading([factors[0]] * 2), "layer", factors[0].shape, 2)  # type: ignore[arg-type]
+    same = conflicts_in_deltas(reading([factors[0]] * 2), "layer", factors[0].shape, 2)
     assert same == (size, 0)

@@ -9,21 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pamctl.merging.methods import (
-    breadcrumbs,
-    breadcrumbs_ties,
-    consensus,
-    dare_linear,
-    dare_ties,
-    della,
-    della_linear,
-    magmax,
-    magnitude_prune,
-    nearswap,
-    sce,
-    tall,
-    ties,
-)
+from pamctl.merging.methods import NAMES, explanation, magmax, method_named, nearswap, sce
 from pamctl.merging.methods.method import Elementwise, Method
 from tests.merging.methods.elementwise_cases import (
     ONE,
@@ -36,21 +22,7 @@ from tests.merging.methods.elementwise_cases import (
     settings_for,
 )
 
-FILES = [
-    breadcrumbs,
-    breadcrumbs_ties,
-    consensus,
-    dare_linear,
-    dare_ties,
-    della,
-    della_linear,
-    magmax,
-    magnitude_prune,
-    nearswap,
-    sce,
-    tall,
-    ties,
-]
+METHODS = [method for method in map(method_named, NAMES) if isinstance(method.work, Elementwise)]
 
 
 @dataclass(frozen=True)
@@ -73,9 +45,9 @@ class Case:
 
 
 CASES = [
-    Case(file.METHOD, {"variant": variant} if variant else {})
-    for file in FILES
-    for variant in file.METHOD.variants or (None,)
+    Case(method, {"variant": variant} if variant else {})
+    for method in METHODS
+    for variant in method.variants or (None,)
 ] + [Case(sce.METHOD, {"select_topk": 0.4})]
 SYMMETRIC = [case for case in CASES if case.method.symmetric]
 INPUTS = 3
@@ -87,16 +59,16 @@ def some(case: Case, seed: int) -> list[Any]:
     return random_inputs(seed, case.method.most or INPUTS)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.METHOD.name)
-def test_its_explanation_starts_with_a_sentence_and_names_every_parameter_and_variant(file: Any) -> None:
-    explained = file.__doc__
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_its_explanation_starts_with_a_sentence_and_names_every_parameter_and_variant(method: Method) -> None:
+    explained = explanation(method.name)
     first, *others = explained.splitlines()
     assert first.endswith(".")
     assert not others[0]
     assert "Source" in explained
-    for name in (each.name for each in file.METHOD.parameters):
+    for name in (each.name for each in method.parameters):
         assert f"  {name}" in explained or f", {name}" in explained, name
-    assert all(f"  {variant}" in explained for variant in file.METHOD.variants)
+    assert all(f"  {variant}" in explained for variant in method.variants)
 
 
 @every_case
