@@ -14,10 +14,10 @@ LoraLayer = Mapping[str, Factors]
 
 
 class Projection(nnx.Module):
-    """y = x W + bias + scale (x A) B, with W (in, out)."""
+    """y = x Wᵀ + bias + scale (x A) B, with W (out, in) as checkpoints hold it."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool, rngs: nnx.Rngs) -> None:
-        self.kernel = nnx.Param(jax.random.normal(rngs.params(), (inputs, outputs)) * inputs**-0.5)
+        self.weight = nnx.Param(jax.random.normal(rngs.params(), (outputs, inputs)) * inputs**-0.5)
         if bias:
             self.bias = nnx.Param(jnp.zeros(outputs))
 
@@ -25,7 +25,7 @@ class Projection(nnx.Module):
         """Map x (..., in) to (..., out) in x's dtype; the low-rank update is computed in float32."""
         # Two dimensions, because the gradient of a batched product is twice as slow on a CPU.
         rows = x.reshape(-1, x.shape[-1])
-        y = rows @ self.kernel[...]
+        y = rows @ self.weight[...].T
         if hasattr(self, "bias"):
             y = y + self.bias[...]
         if factors is not None:

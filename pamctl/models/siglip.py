@@ -89,8 +89,8 @@ class VisionEmbeddings(nnx.Module):
         """Map pixels (b, h, w, 3) to (b, patches, d), row by row, in the parameters' dtype."""
         batch, height, width, channels = pixels.shape
         p = self.patch_size
-        patches = pixels.reshape(batch, height // p, p, width // p, p, channels).swapaxes(2, 3)
-        patches = patches.reshape(batch, -1, p * p * channels)
+        patches = pixels.reshape(batch, height // p, p, width // p, p, channels)
+        patches = patches.transpose(0, 1, 3, 5, 2, 4).reshape(batch, -1, channels * p * p)
         patches = patches.astype(self.position_embedding.weight.dtype)
         return self.patch_embedding(patches, None, 1.0) + self.position_embedding.weight[...]
 

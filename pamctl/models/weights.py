@@ -1,4 +1,4 @@
-"""Parameters from and to Hugging Face safetensors: names, layer stacking and transposes, nothing else."""
+"""Parameters from and to Hugging Face safetensors: names and layer stacking; the numbers lie as on disk."""
 
 import hashlib
 import json
@@ -40,8 +40,7 @@ class _Leaf:
 
     def names(self) -> list[str]:
         """Canonical tensor names, one a layer."""
-        name = ".".join(self.path).removesuffix("kernel")
-        name += "weight" if self.path[-1] == "kernel" else ""
+        name = ".".join(self.path)
         layers = range(self.shape[0]) if self.stacked else (0,)
         return [name.replace(".layers.", f".layers.{layer}.") for layer in layers]
 
@@ -52,26 +51,10 @@ class _Leaf:
 
     @property
     def stored(self) -> tuple[int, ...]:
-        """Shape of one layer's tensor on disk."""
-        if "patch_embedding" in self.path and self.path[-1] == "kernel":
-            return (self.one[1], 3, self.patch, self.patch)
-        return self.one[::-1] if self.path[-1] == "kernel" else self.one
-
-    def from_disk(self, tensor: np.ndarray) -> np.ndarray:
-        """Turn (out, in) into (in, out), and (out, 3, p, p) into (p * p * 3, out)."""
-        if tensor.ndim == 4:
-            tensor = tensor.transpose(2, 3, 1, 0)
-        elif self.path[-1] == "kernel":
-            tensor = tensor.T
-        return tensor.reshape(self.one)
-
-    def to_disk(self, array: np.ndarray) -> np.ndarray:
-        """Undo `from_disk`."""
-        if len(self.stored) == 4:
-            array = array.reshape(self.patch, self.patch, 3, -1).transpose(3, 2, 0, 1)
-        elif self.path[-1] == "kernel":
-            array = array.T
-        return np.ascontiguousarray(array)
+        """Shape of one layer's tensor on disk; of the same numbers in the same order."""
+        if "patch_embedding" in self.path and self.path[-1] == "weight":
+            return (self.one[0], 3, self.patch, self.patch)
+        return self.one
 
 
 def canonical_name(name: str) -> str | None:
@@ -120,7 +103,7 @@ def read_weights(
             tensor = sources[name].read()
             digest.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
             digest.update(np.ascontiguousarray(tensor).view(np.uint8).data)
-            (stack[layer] if leaf.stacked else stack)[...] = leaf.from_disk(tensor)
+            (stack[layer] if leaf.stacked else stack)[...] = tensor.reshape(leaf.one)
         _put(tree, leaf.path, place(stack))
     return tree, digest.hexdigest()
 
@@ -134,7 +117,7 @@ def write_weights(folder: Path, params: Tree, config: PaliGemmaConfig, dtype: An
     for leaf in _leaves(config):
         array = np.asarray(_get(params, leaf.path)).astype(dtype)
         for layer, name in enumerate(leaf.names()):
-            tensors[_hub_name(name)] = leaf.to_disk(array[layer] if leaf.stacked else array)
+            tensors[_hub_name(name)] = (array[layer] if leaf.stacked else array).reshape(leaf.stored)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
 

@@ -1,5 +1,6 @@
 """Factors of the model: chosen, started, written as an adapter and read from one."""
 
+import re
 from dataclasses import replace
 
 import jax
@@ -23,17 +24,17 @@ def factors(inputs: int, outputs: int, rank: int = 2, scale: float = 1.0, seed: 
 
 
 def test_every_projection_of_the_model_can_be_adapted(config, params):
-    kernels = {
+    matrices = {
         jax.tree_util.keystr(path): leaf.shape
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-        if path[-1].key == "kernel" and "patch_embedding" not in jax.tree_util.keystr(path)
+        if path[-1].key == "weight" and re.search("proj$|fc[12]$|linear$", path[-2].key)
     }
-    assert len(kernels) == len(adaptable(config))
+    assert len(matrices) == len(adaptable(config))
     for kind in adaptable(config):
         (shape,) = [
-            shape[-2:] for name, shape in kernels.items() if kind.tower in name and f"'{kind.kind}'" in name
+            shape[-2:] for name, shape in matrices.items() if kind.tower in name and f"'{kind.kind}'" in name
         ]
-        assert shape == (kind.inputs, kind.outputs)
+        assert shape == (kind.outputs, kind.inputs)
 
 
 def test_canonical_ids(config):

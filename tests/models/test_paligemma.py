@@ -102,9 +102,9 @@ def test_factors_equal_weights_with_their_delta_added(config, params, lora, pixe
     ):
         for kind, factors in lora[tower].items():
             part = "mlp" if kind in ("fc1", "down_proj") else "self_attn"
-            place[part][kind]["kernel"] += 0.5 * factors["a"] @ factors["b"]
+            place[part][kind]["weight"] += 0.5 * (factors["a"] @ factors["b"]).swapaxes(1, 2)
     linear = lora["multi_modal_projector"]["linear"]
-    merged["multi_modal_projector"]["linear"]["kernel"] += 0.5 * (linear["a"] @ linear["b"])[0]
+    merged["multi_modal_projector"]["linear"]["weight"] += 0.5 * (linear["a"] @ linear["b"])[0].T
 
     def loss(params: dict, lora: dict) -> jax.Array:
         seen = image_features(config, params, lora, 0.5, pixels)

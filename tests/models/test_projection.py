@@ -24,7 +24,7 @@ def factors() -> dict[str, jax.Array]:
 
 def test_without_factors_it_is_affine(projection):
     x = jax.random.normal(jax.random.key(2), (2, 3, 5))
-    expected = np.asarray(x) @ np.asarray(projection.kernel[...]) + np.arange(4)
+    expected = np.asarray(x) @ np.asarray(projection.weight[...]).T + np.arange(4)
     np.testing.assert_allclose(projection(x, None, 7.0), expected, atol=1e-5)
 
 
@@ -35,7 +35,7 @@ def test_factors_add_the_scaled_delta(projection, factors):
 
 
 def test_no_bias_means_no_bias_parameter():
-    assert set(nnx.to_pure_dict(nnx.state(Projection(2, 2, bias=False, rngs=nnx.Rngs(0))))) == {"kernel"}
+    assert set(nnx.to_pure_dict(nnx.state(Projection(2, 2, bias=False, rngs=nnx.Rngs(0))))) == {"weight"}
 
 
 def test_bf16_activations_stay_bf16_and_the_delta_is_not_rounded_on_the_way(projection, factors):

@@ -12,9 +12,9 @@ def test_patch_embedding_is_a_strided_convolution(config):
     vision = config.vision
     embeddings = VisionEmbeddings(vision, nnx.Rngs(0))
     pixels = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
-    kernel = embeddings.patch_embedding.kernel[...].reshape(4, 4, 3, vision.hidden_size)
+    filters = embeddings.patch_embedding.weight[...].reshape(vision.hidden_size, 3, 4, 4)
     convolved = jax.lax.conv_general_dilated(
-        pixels, kernel, (4, 4), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        pixels, filters, (4, 4), "VALID", dimension_numbers=("NHWC", "OIHW", "NHWC")
     )
     expected = convolved.reshape(2, 4, -1) + embeddings.position_embedding.weight[...]
     np.testing.assert_allclose(embeddings(pixels), expected, atol=1e-5)
