@@ -7,7 +7,11 @@ _FAR = -1e30
 
 
 def attend(
-    queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array | None = None
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    mask: jax.Array | None = None,
+    softcap: float | None = None,
 ) -> jax.Array:
     """Return the attended values, heads joined.
 
@@ -16,6 +20,7 @@ def attend(
         keys: (b, s, kv_heads, head_dim); query heads share key heads in consecutive groups.
         values: (b, s, kv_heads, head_dim).
         mask: (b, t, s) or (1, t, s), True where a query sees a key; None where each sees all.
+        softcap: c in c tanh(score / c), which comes before the mask; None for none.
 
     Returns:
         (b, t, heads * head_dim) in the dtype of `values`.
@@ -24,6 +29,8 @@ def attend(
     shared = keys.shape[2]
     grouped = queries.reshape(batch, length, shared, heads // shared, width)
     scores = jnp.einsum("btkgh,bskh->bkgts", grouped, keys, preferred_element_type=jnp.float32)
+    if softcap is not None:
+        scores = softcap * jnp.tanh(scores / softcap)
     if mask is not None:
         scores = jnp.where(mask[:, None, None], scores, _FAR)
     weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)

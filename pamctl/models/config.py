@@ -8,8 +8,16 @@ from typing import Any
 
 from pamctl.refusal import Refusal
 
+_GENERATIONS = {"gemma": 1, "gemma2": 2}
+_SECOND_GENERATION = {
+    "query_pre_attn_scalar": 256,
+    "attn_logit_softcapping": 50.0,
+    "final_logit_softcapping": 30.0,
+    "sliding_window": 4096,
+}
+_LAYER_TYPES = ("sliding_attention", "full_attention")
 _TANH_GELU = ("gelu_pytorch_tanh", "gelu_fast", "gelu_new")
-_WAY_ON = "use a PaliGemma 1 checkpoint in Hugging Face layout, such as google/paligemma-3b-pt-224"
+_WAY_ON = "use a PaliGemma checkpoint in Hugging Face layout, such as google/paligemma-3b-pt-224"
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,16 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Gemma 1: sizes of the language tower; `vocab_size` is the number of embedding rows."""
+    """Gemma 1 or 2: sizes of the language tower.
+
+    Attributes:
+        vocab_size: rows of the embedding.
+        generation: 1 or 2; the second norms what attention and feed-forward return as well.
+        query_pre_attn_scalar: queries are divided by its root; None means `head_dim`.
+        attn_logit_softcapping: c in c tanh(score / c), before the mask; None for none.
+        final_logit_softcapping: the same for the logits.
+        sliding_window: tokens that a suffix token sees back in every other layer, the first among them.
+    """
 
     hidden_size: int
     intermediate_size: int
@@ -48,6 +65,16 @@ class TextConfig:
     head_dim: int = 256
     rms_norm_eps: float = 1e-6
     rope_theta: float = 1e4
+    generation: int = 1
+    query_pre_attn_scalar: float | None = None
+    attn_logit_softcapping: float | None = None
+    final_logit_softcapping: float | None = None
+    sliding_window: int | None = None
+
+    @property
+    def query_scale(self) -> float:
+        """What queries are multiplied by."""
+        return float(self.query_pre_attn_scalar or self.head_dim) ** -0.5
 
 
 @dataclass(frozen=True)
@@ -69,7 +96,7 @@ class PaliGemmaConfig:
         """Read `folder`/config.json.
 
         Raises:
-            Refusal: the file is missing, is not JSON, or describes a model that is not PaliGemma 1.
+            Refusal: the file is missing, is not JSON, or describes a model that is not PaliGemma.
         """
         path = folder / "config.json"
         try:
@@ -126,9 +153,7 @@ class PaliGemmaConfig:
             "pad_token_id": self.pad_token_id,
             "projection_dim": text.hidden_size,
             "text_config": {
-                **vars(text),
-                "hidden_act": "gelu_pytorch_tanh",
-                "model_type": "gemma",
+                **_text_fields(text),
                 "num_image_tokens": vision.image_tokens,
             },
             "vision_config": {
@@ -157,9 +182,7 @@ def _vision(fields: Mapping[str, Any], source: str) -> VisionConfig:
 
 
 def _text(fields: Mapping[str, Any], source: str) -> TextConfig:
-    if fields.get("model_type") == "gemma2":
-        raise Refusal(f"{source}: model_type is 'gemma2': PaliGemma 2 is not supported", _WAY_ON)
-    _expect(source, "model_type", fields.get("model_type"), ("gemma",))
+    _expect(source, "model_type", fields.get("model_type"), tuple(_GENERATIONS))
     # The releases say "gelu" and mean the tanh form; transformers reads them so too.
     activation = fields.get("hidden_activation") or fields.get("hidden_act", "gelu")
     _expect(source, "hidden_act", activation, (*_TANH_GELU, "gelu"))
@@ -182,7 +205,35 @@ def _text(fields: Mapping[str, Any], source: str) -> TextConfig:
         head_dim=int(fields.get("head_dim", 256)),
         rms_norm_eps=float(fields.get("rms_norm_eps", 1e-6)),
         rope_theta=float(rope.get("rope_theta", fields.get("rope_theta", 1e4))),
+        **(_second_generation(fields, source) if fields["model_type"] == "gemma2" else {}),
     )
+
+
+def _second_generation(fields: Mapping[str, Any], source: str) -> dict[str, Any]:
+    layers = fields.get("num_hidden_layers")
+    alternating = [_LAYER_TYPES[layer % 2] for layer in range(layers if isinstance(layers, int) else 0)]
+    _expect(source, "layer_types", fields.get("layer_types"), (None, alternating))
+    chosen = {name: fields.get(name, default) for name, default in _SECOND_GENERATION.items()}
+    wrong = [name for name, value in chosen.items() if value is not None and not _is_positive(value)]
+    if wrong:
+        raise Refusal(f"{source}: {wrong[0]} is {chosen[wrong[0]]!r}, not a positive number", _WAY_ON)
+    return {"generation": 2, **chosen}
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int | float) and value > 0
+
+
+def _text_fields(text: TextConfig) -> dict[str, Any]:
+    """The fields of a text_config that transformers reads as this tower."""
+    fields = dict(vars(text))
+    generation = fields.pop("generation")
+    activation = "hidden_activation"
+    if generation == 1:
+        fields = {name: value for name, value in fields.items() if name not in _SECOND_GENERATION}
+        activation = "hidden_act"
+    names = {number: name for name, number in _GENERATIONS.items()}
+    return {**fields, "model_type": names[generation], activation: "gelu_pytorch_tanh"}
 
 
 def _required(fields: Mapping[str, Any], names: tuple[str, ...], source: str) -> dict[str, int]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from pamctl.models import gemma
-from pamctl.models.config import PaliGemmaConfig
+from pamctl.models.config import PaliGemmaConfig, TextConfig
 from pamctl.models.paligemma import Lora
 from pamctl.models.trees import Tree
 
@@ -42,23 +42,26 @@ def greedy(
     start = prompt.shape[1]
     slots = jnp.arange(start + max_new_tokens - 1)
     seen = slots < known[:, None]
+    places = jnp.where(slots < start, slots, known[:, None] + slots - start)
 
     run = partial(gemma.language_model, config.text, model, tower, scale)
 
     def extend(state: _State) -> _State:
         slot = start + state.written - 1
-        mask = seen | ((slots >= start) & (slots <= slot))
+        position = (known + state.written - 1)[:, None]
+        mask = (seen | ((slots >= start) & (slots <= slot)))[:, None]
+        near = _near(config.text, mask, position[..., None] - places[:, None])
         last = jax.lax.dynamic_index_in_dim(state.answer, state.written - 1, axis=1)
-        positions = (known + state.written - 1)[:, None]
-        hidden, cache = run(gemma.embed(model, last), positions, mask[:, None], state.cache, slot)
-        token = jnp.where(state.ended, config.pad_token_id, _likeliest(model, hidden[:, 0]))
+        hidden, cache = run(gemma.embed(model, last), position, mask, state.cache, slot, near)
+        token = jnp.where(state.ended, config.pad_token_id, _likeliest(config, model, hidden[:, 0]))
         answer = jax.lax.dynamic_update_index_in_dim(state.answer, token, state.written, axis=1)
         return _State(state.written + 1, answer, state.ended | (token == config.eos_token_id), cache)
 
     everyone = jnp.broadcast_to(seen[:, None], (len(tokens), start, slots.size))
     empty = gemma.empty_cache(config.text, len(tokens), slots.size, prompt.dtype)
     hidden, cache = run(prompt, jnp.arange(start)[None], everyone, empty, 0)
-    first = _likeliest(model, jnp.take_along_axis(hidden, known[:, None, None] - 1, axis=1)[:, 0])
+    at_end = jnp.take_along_axis(hidden, known[:, None, None] - 1, axis=1)[:, 0]
+    first = _likeliest(config, model, at_end)
     answer = jnp.full((len(tokens), max_new_tokens), config.pad_token_id, jnp.int32).at[:, 0].set(first)
     state = _State(jnp.int32(1), answer, first == config.eos_token_id, cache)
     return jax.lax.while_loop(
@@ -75,5 +78,12 @@ class _State(NamedTuple):
     cache: gemma.Cache | None
 
 
-def _likeliest(model: Tree, hidden: jax.Array) -> jax.Array:
-    return jnp.argmax(gemma.unembed(model, hidden), axis=-1).astype(jnp.int32)
+def _near(config: TextConfig, mask: jax.Array, distance: jax.Array) -> jax.Array | None:
+    """What a new token sees in a layer with a sliding window; None where the window holds every slot."""
+    if config.sliding_window is None or mask.shape[-1] <= config.sliding_window:
+        return None
+    return mask & (distance < config.sliding_window)
+
+
+def _likeliest(config: PaliGemmaConfig, model: Tree, hidden: jax.Array) -> jax.Array:
+    return jnp.argmax(gemma.unembed(config.text, model, hidden), axis=-1).astype(jnp.int32)

@@ -1,7 +1,7 @@
-"""The language tower: Gemma 1 over embedded tokens, with or without a cache of keys and values."""
+"""The language tower: Gemma 1 or 2 over embedded tokens, with or without a cache of keys and values."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,19 @@ from pamctl.models.config import TextConfig
 from pamctl.models.projection import LoraLayer, Projection
 from pamctl.models.trees import Tree, initial_stack, initial_tree, module, products_kept
 
-Cache = tuple[jax.Array, jax.Array]
-"""Keys and values of earlier slots: (layers, b, slots, kv_heads, head_dim) each; one layer's in a block."""
+
+class Cache(NamedTuple):
+    """Keys and values of earlier slots, (layers, b, slots, kv_heads, head_dim) each."""
+
+    keys: jax.Array
+    values: jax.Array
+
+
+class Place(NamedTuple):
+    """Where in a cache a block writes: its layer, and the slot of the first token."""
+
+    layer: jax.Array
+    slot: jax.Array | int
 
 
 class RMSNorm(nnx.Module):
@@ -51,20 +62,20 @@ class Attention(nnx.Module):
         positions: jax.Array,
         mask: jax.Array,
         cache: Cache | None,
-        slot: jax.Array | int,
+        place: Place,
     ) -> tuple[jax.Array, Cache | None]:
-        """Map x (b, t, d) to (b, t, d); with a cache, its t keys and values are written from `slot` on."""
+        """Map x (b, t, d) to (b, t, d); with a cache, its t keys and values are written at `place`."""
         heads = (*x.shape[:2], -1, self.config.head_dim)
         q = self.q_proj(x, lora.get("q_proj"), scale).reshape(heads)
         k = self.k_proj(x, lora.get("k_proj"), scale).reshape(heads)
         v = self.v_proj(x, lora.get("v_proj"), scale).reshape(heads)
-        q = rotate(q, positions, self.config.rope_theta) * self.config.head_dim**-0.5
+        q = rotate(q, positions, self.config.rope_theta) * self.config.query_scale
         k = rotate(k, positions, self.config.rope_theta)
         if cache is not None:
-            k = jax.lax.dynamic_update_slice_in_dim(cache[0], k, slot, axis=1)
-            v = jax.lax.dynamic_update_slice_in_dim(cache[1], v, slot, axis=1)
-            cache = (k, v)
-        return self.o_proj(attend(q, k, v, mask), lora.get("o_proj"), scale), cache
+            cache = remember(cache, place, k, v)
+            k, v = cache.keys[place.layer], cache.values[place.layer]
+        attended = attend(q, k, v, mask, self.config.attn_logit_softcapping)
+        return self.o_proj(attended, lora.get("o_proj"), scale), cache
 
 
 class FeedForward(nnx.Module):
@@ -84,13 +95,21 @@ class FeedForward(nnx.Module):
 
 
 class Block(nnx.Module):
-    """One layer; in Gemma 1 `post_attention_layernorm` is the norm before the feed-forward."""
+    """One layer.
+
+    `post_attention_layernorm` is the norm before the feed-forward in Gemma 1, and in Gemma 2 the norm of what
+    attention returns.
+    """
 
     def __init__(self, config: TextConfig, rngs: nnx.Rngs) -> None:
-        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.generation = config.generation
+        self.input_layernorm = _norm(config, rngs)
         self.self_attn = Attention(config, rngs)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_attention_layernorm = _norm(config, rngs)
         self.mlp = FeedForward(config, rngs)
+        if config.generation == 2:
+            self.pre_feedforward_layernorm = _norm(config, rngs)
+            self.post_feedforward_layernorm = _norm(config, rngs)
 
     def __call__(
         self,
@@ -100,13 +119,17 @@ class Block(nnx.Module):
         positions: jax.Array,
         mask: jax.Array,
         cache: Cache | None,
-        slot: jax.Array | int,
+        place: Place,
     ) -> tuple[jax.Array, Cache | None]:
-        """Map x (b, t, d) to (b, t, d) and the layer's cache to the cache with these t tokens in it."""
+        """Map x (b, t, d) to (b, t, d) and the cache to the cache with these t tokens in it."""
         normed = self.input_layernorm(x)
-        attended, cache = self.self_attn(normed, lora, scale, positions, mask, cache, slot)
-        x = x + attended
-        return x + self.mlp(self.post_attention_layernorm(x), lora, scale), cache
+        attended, cache = self.self_attn(normed, lora, scale, positions, mask, cache, place)
+        if self.generation == 1:
+            x = x + attended
+            return x + self.mlp(self.post_attention_layernorm(x), lora, scale), cache
+        x = x + self.post_attention_layernorm(attended)
+        fed = self.mlp(self.pre_feedforward_layernorm(x), lora, scale)
+        return x + self.post_feedforward_layernorm(fed), cache
 
 
 def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
@@ -134,7 +157,19 @@ def initial_language_model(config: TextConfig, key: jax.Array) -> Tree:
 def empty_cache(config: TextConfig, batch: int, slots: int, dtype: Any) -> Cache:
     """Return a cache of `slots` slots that hold nothing yet; the mask must hide those not written."""
     shape = (config.num_hidden_layers, batch, slots, config.num_key_value_heads, config.head_dim)
-    return jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
+    return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+
+def remember(cache: Cache, place: Place, keys: jax.Array, values: jax.Array) -> Cache:
+    """Return the cache with one layer's keys and values (b, t, kv_heads, head_dim) written at `place`.
+
+    The whole cache goes from layer to layer, so that only what is new is written.
+    """
+    start = (place.layer, 0, place.slot, 0, 0)
+    return Cache(
+        jax.lax.dynamic_update_slice(cache.keys, keys[None], start),
+        jax.lax.dynamic_update_slice(cache.values, values[None], start),
+    )
 
 
 def embed(params: Tree, tokens: jax.Array) -> jax.Array:
@@ -143,11 +178,17 @@ def embed(params: Tree, tokens: jax.Array) -> jax.Array:
     return rows[tokens] * jnp.asarray(rows.shape[1] ** 0.5, rows.dtype)
 
 
-def unembed(params: Tree, hidden: jax.Array) -> jax.Array:
-    """Map normed hidden states (..., d) to float32 logits (..., vocabulary) with the tied rows."""
+def unembed(config: TextConfig, params: Tree, hidden: jax.Array) -> jax.Array:
+    """Map normed hidden states (..., d) to float32 logits (..., vocabulary) with the tied rows.
+
+    The logits are capped where the checkpoint's config.json says so, as transformers 5 does; transformers 4
+    and the training of the released PaliGemma 2 leave that out.
+    """
     rows = params["embed_tokens"]["weight"]
     flat = hidden.reshape(-1, hidden.shape[-1])
     logits = jnp.dot(flat, rows.T, preferred_element_type=jnp.float32)
+    if config.final_logit_softcapping is not None:
+        logits = config.final_logit_softcapping * jnp.tanh(logits / config.final_logit_softcapping)
     return logits.reshape(*hidden.shape[:-1], -1)
 
 
@@ -161,6 +202,7 @@ def language_model(
     mask: jax.Array,
     cache: Cache | None = None,
     slot: jax.Array | int = 0,
+    near: jax.Array | None = None,
 ) -> tuple[jax.Array, Cache | None]:
     """Map embedded tokens to normed hidden states.
 
@@ -170,17 +212,22 @@ def language_model(
         positions: (b, t) or (1, t).
         mask: (b, t, s), True where a token sees a key; s is t, or the cache's slots.
         cache: keys and values of all layers; those of x are written from `slot` on.
+        near: the mask of the layers with a sliding window, those of even number, if it differs from `mask`.
 
     Returns:
         (b, t, d) and the new cache (None without one).
     """
 
-    def layer(x: jax.Array, stacked: tuple[Tree, LoraLayer, Cache | None]) -> tuple[jax.Array, Cache | None]:
-        params, factors, layer_cache = stacked
+    def layer(
+        carried: tuple[jax.Array, Cache | None], stacked: tuple[jax.Array, Tree, LoraLayer]
+    ) -> tuple[tuple[jax.Array, Cache | None], None]:
+        (x, cache), (number, params, factors) = carried, stacked
+        seen = mask if near is None else jnp.where(number % 2 == 0, near, mask)
         block = module(partial(Block, config), params)
-        return block(x, factors, scale, positions, mask, layer_cache, slot)
+        return block(x, factors, scale, positions, seen, cache, Place(number, slot)), None
 
-    x, cache = jax.lax.scan(products_kept(layer), x, (params["layers"], lora, cache))
+    numbers = jnp.arange(config.num_hidden_layers)
+    (x, cache), _ = jax.lax.scan(products_kept(layer), (x, cache), (numbers, params["layers"], lora))
     return module(partial(_norm, config), params["norm"])(x), cache
 
 

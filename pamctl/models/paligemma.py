@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from pamctl.models import gemma, siglip
-from pamctl.models.config import PaliGemmaConfig
+from pamctl.models.config import PaliGemmaConfig, TextConfig
 from pamctl.models.projection import LoraLayer, Projection
 from pamctl.models.text import TextBatch
 from pamctl.models.trees import Tree, initial_tree, module
@@ -19,7 +19,7 @@ Lora = dict[str, dict[str, dict[str, Any]]]
 
 @partial(jax.jit, static_argnums=0)
 def initial_parameters(config: PaliGemmaConfig, seed: int) -> Tree:
-    """Return random float32 parameters for training from scratch: kernels N(0, 1/fan_in), norms neutral."""
+    """Return random float32 parameters for training from scratch: matrices N(0, 1/fan_in), norms neutral."""
     vision, between, text = jax.random.split(jax.random.key(seed), 3)
     return {
         "vision_tower": siglip.initial_vision_tower(config.vision, vision),
@@ -74,6 +74,19 @@ def prefix_mask(prefix_length: jax.Array, length: jax.Array, width: int) -> jax.
     return seen & (column < length[:, None, None])
 
 
+def near_mask(config: TextConfig, mask: jax.Array, prefix_length: jax.Array) -> jax.Array | None:
+    """Return what of `prefix_mask` is left in a layer with a sliding window; None where all of it is.
+
+    The prefix goes on seeing all of itself, as transformers has it; a suffix token sees the last
+    `sliding_window` tokens, itself among them.
+    """
+    window, width = config.sliding_window, mask.shape[-1]
+    if window is None or width <= window:
+        return None
+    row, column = jnp.arange(width)[:, None], jnp.arange(width)[None]
+    return mask & ((column > row - window) | (row < prefix_length[:, None, None]))
+
+
 def hidden_states(
     config: PaliGemmaConfig,
     params: Tree,
@@ -86,10 +99,14 @@ def hidden_states(
     text = gemma.embed(params["language_model"], jnp.asarray(batch.tokens))
     x = jnp.concatenate([features.astype(text.dtype), text], axis=1)
     images, width = features.shape[1], x.shape[1]
-    mask = prefix_mask(jnp.asarray(batch.prefix_length) + images, jnp.asarray(batch.length) + images, width)
+    prefix, length = (jnp.asarray(of) + images for of in (batch.prefix_length, batch.length))
+    mask = prefix_mask(prefix, length, width)
+    near = near_mask(config.text, mask, prefix)
     positions = jnp.arange(width)[None]
     tower = lora.get("language_model", {})
-    hidden, _ = gemma.language_model(config.text, params["language_model"], tower, scale, x, positions, mask)
+    hidden, _ = gemma.language_model(
+        config.text, params["language_model"], tower, scale, x, positions, mask, near=near
+    )
     return hidden
 
 
@@ -104,7 +121,7 @@ def forward_logits(
 ) -> jax.Array:
     """Return float32 logits at every position of [image, text]: (b, n + t, vocabulary)."""
     hidden = hidden_states(config, params, lora, scale, features, batch)
-    return gemma.unembed(params["language_model"], hidden)
+    return gemma.unembed(config.text, params["language_model"], hidden)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -124,7 +141,7 @@ def suffix_logits(
     hidden = hidden_states(config, params, lora, scale, features, batch)
     at = features.shape[1] + _suffix_places(batch) - 1
     hidden = jnp.take_along_axis(hidden, jnp.minimum(at, hidden.shape[1] - 1)[..., None], axis=1)
-    return gemma.unembed(params["language_model"], hidden)
+    return gemma.unembed(config.text, params["language_model"], hidden)
 
 
 def suffix_targets(batch: TextBatch) -> tuple[jax.Array, jax.Array]:

@@ -82,6 +82,40 @@ def test_both_spellings_of_the_rope_base(fields):
     assert PaliGemmaConfig.from_dict(fields).text.rope_theta == 5e5
 
 
+def second_generation(**text: object) -> dict:
+    fields = changed("text_config.model_type", "gemma2")
+    fields["text_config"] |= text
+    return fields
+
+
+def test_the_second_generation_is_filled_in_as_transformers_fills_it_in():
+    text = PaliGemmaConfig.from_dict(second_generation()).text
+    assert (text.generation, text.query_scale, text.sliding_window) == (2, 256**-0.5, 4096)
+    assert (text.attn_logit_softcapping, text.final_logit_softcapping) == (50.0, 30.0)
+    wide = second_generation(query_pre_attn_scalar=144, head_dim=128, final_logit_softcapping=None)
+    text = PaliGemmaConfig.from_dict(wide).text
+    assert (text.query_scale, text.head_dim, text.final_logit_softcapping) == (144**-0.5, 128, None)
+
+
+def test_a_written_config_of_the_second_generation_reads_as_itself(tmp_path):
+    config = PaliGemmaConfig.from_dict(second_generation(attn_logit_softcapping=None))
+    (tmp_path / "config.json").write_text(config.to_json())
+    assert PaliGemmaConfig.from_file(tmp_path) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ({"final_logit_softcapping": 0}, "final_logit_softcapping is 0"),
+        ({"sliding_window": "far"}, "sliding_window is 'far'"),
+        ({"layer_types": ["full_attention"] * 18}, "layer_types"),
+    ],
+)
+def test_what_the_second_generation_cannot_be_is_refused(text, named):
+    with pytest.raises(Refusal, match=named):
+        PaliGemmaConfig.from_dict(second_generation(**text))
+
+
 @pytest.mark.parametrize("activation", ["gelu", "gelu_pytorch_tanh", "gelu_fast"])
 def test_gemma_reads_gelu_as_the_tanh_form(activation):
     fields = changed("text_config.hidden_act", activation)
@@ -92,7 +126,6 @@ def test_gemma_reads_gelu_as_the_tanh_form(activation):
     ("path", "value", "named"),
     [
         ("model_type", "llava", "model_type is 'llava'"),
-        ("text_config.model_type", "gemma2", "PaliGemma 2 is not supported"),
         ("text_config.model_type", "llama", "text_config: model_type is 'llama'"),
         ("vision_config.model_type", "clip_vision_model", "'clip_vision_model'"),
         ("text_config", None, "no text_config"),

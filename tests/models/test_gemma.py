@@ -36,13 +36,13 @@ def test_the_embedding_factor_is_rounded_to_bf16(width, factor):
     assert float(embed(rows, jnp.array([[1]]))[0, 0, 0]) == factor
 
 
-def test_logits_are_float32_and_tied_to_the_rows(params):
+def test_logits_are_float32_and_tied_to_the_rows(config, params):
     model = params["language_model"]
     hidden = jax.random.normal(jax.random.key(0), (2, 3, 16))
-    logits = unembed(model, hidden)
+    logits = unembed(config.text, model, hidden)
     np.testing.assert_allclose(logits, hidden @ model["embed_tokens"]["weight"].T, atol=1e-5)
     low = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), model)
-    assert unembed(low, hidden.astype(jnp.bfloat16)).dtype == jnp.float32
+    assert unembed(config.text, low, hidden.astype(jnp.bfloat16)).dtype == jnp.float32
 
 
 def test_reading_in_two_pieces_through_the_cache_equals_reading_at_once(config, params, lora):
