@@ -6,16 +6,21 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+import optax  # type: ignore[import-untyped]
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp  # type: ignore[import-untyped]
 
-from pamctl.orbax_saving import orbax_saving, orbax_silenced
+from pamctl import __version__
+from pamctl.orbax_saving import interrupt_deferred, saved_in_background
 from pamctl.refusal import Refusal
 from pamctl.training.metrics_log import FILE_NAME
 from pamctl.whole_output import disk_faults_named, whole_file
@@ -36,80 +41,146 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints beside an output: arrays by orbax, and a record of each that vouches for its files.
 
-    A checkpoint counts once its record is there. Files are checked before orbax reads them, because its
-    readers run in the background and tell of a damaged file in ways that cannot be caught.
+    A checkpoint counts once its record is there, and one before it goes only then. Files are checked before
+    orbax reads them, because its readers run in the background and tell of a damaged file in ways that
+    cannot be caught. Of several processes all call the same methods with the same arguments; the first one
+    writes records, removes and warns.
 
     Args:
         folder: where they lie, `<output>.checkpoints/`.
         configuration: what decides the numbers of the run; a checkpoint of another one is refused.
         every: optimiser steps between two checkpoints.
+        kept: how many of the newest are kept.
     """
 
-    def __init__(self, folder: Path, configuration: Mapping[str, Any], every: int) -> None:
+    def __init__(self, folder: Path, configuration: Mapping[str, Any], every: int, kept: int = KEPT) -> None:
         self.folder, self.every = folder, every
-        self._configuration = dict(configuration)
+        self._configuration, self._kept = dict(configuration), kept
         self._arrays, self._records = folder / STEPS / "arrays", _records(folder)
+        self._under_way: Future[None] | None = None
 
     def save(self, step: int, state: Any, metrics_size: int) -> None:
-        """Keep the state after `step`, and let go of the checkpoints before the last two."""
-        with disk_faults_named(self.folder), orbax_saving():
-            self._orbax.save_checkpointables(step, {"state": state}, overwrite=True)
+        """Settle the save before, begin to save the state after `step` and return while it is written.
+
+        Args:
+            state: arrays, which may be donated as soon as this returns.
+            metrics_size: bytes of the metrics log that belong to the state.
+
+        Raises:
+            Refusal: the disk is full, for this save or the one before.
+        """
+        self.settle()
+        # On a CPU orbax writes from the memory that it is given, which the next step overwrites.
+        copy = jax.tree.map(jnp.copy, state)
+        with disk_faults_named(self.folder):
+            self._under_way = saved_in_background(
+                lambda: self._begin(step, copy),
+                lambda: self._vouch_for(step, metrics_size),
+            )
+
+    def settle(self) -> None:
+        """Wait until the checkpoint that is being saved counts.
+
+        Raises:
+            Refusal: it could not be saved, because the disk is full.
+        """
+        if self._under_way is None:
+            return
+        saved, self._under_way = self._under_way, None
+        with disk_faults_named(self.folder), interrupt_deferred():
+            saved.result()
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"a checkpoint in {self.folder}")
+
+    def latest(self, like: Any, warn: Callable[[str], None]) -> Checkpoint | None:
+        """Return the newest checkpoint that is whole, None where there is none, and remove what is not whole.
+
+        Args:
+            like: a state of the same structure, shapes, dtypes and shardings.
+            warn: called with a message for each checkpoint that had to be passed over, and where other
+                versions of a library may give other bits.
+
+        Raises:
+            Refusal: the checkpoint was made with another configuration, or none of several is whole.
+        """
+        step, metrics_size = _decided_by_first_process(lambda: self._newest_whole(warn))
+        return Checkpoint(step, self._load(step, like), metrics_size) if step else None
+
+    def close(self) -> None:
+        """Wait for the save that is under way and let its fault be, which `settle` would have raised."""
+        if self._under_way is not None:
+            with interrupt_deferred():
+                wait([self._under_way])
+            self._under_way = None
+
+    def remove(self) -> None:
+        """Remove every checkpoint."""
+        self.close()
+        if _is_first_process():
+            shutil.rmtree(self.folder / STEPS, ignore_errors=True)
+
+    def _begin(self, step: int, state: Any) -> Any:
+        """Let orbax save the state; weights would hardly become smaller by compression, only later."""
+        context = ocp.Context()
+        context.array.saving.use_compression = False
+        with context:
+            return ocp.save_checkpointables_async((self._arrays / str(step)).absolute(), {"state": state})
+
+    def _vouch_for(self, step: int, metrics_size: int) -> None:
+        """Write the record of arrays that are on disk, and let go of the checkpoints before the last ones."""
+        if not _is_first_process():
+            return
         record = {
+            "step": step,
             "configuration": self._configuration,
+            "versions": _versions(),
             "metrics_size": metrics_size,
             "files": _digests(self._arrays / str(step)),
         }
         with whole_file(self._record(step), force=True) as draft:
             draft.write_text(json.dumps(record), encoding="utf-8")
-        kept = {found.step for found in self._orbax.checkpoints}
-        for before in self._steps():
-            if before not in kept:
-                self._record(before).unlink()
+        for before in self._steps()[self._kept :]:
+            self._remove(before)
 
-    def latest(self, like: Any, warn: Callable[[str], None]) -> Checkpoint | None:
-        """Return the newest checkpoint that is whole, None where there is none.
-
-        Args:
-            like: a state of the same structure, shapes and dtypes.
-            warn: called with a message for each checkpoint that had to be passed over.
-
-        Raises:
-            Refusal: the checkpoint was made with another configuration, or none of several is whole.
-        """
+    def _newest_whole(self, warn: Callable[[str], None]) -> tuple[int, int]:
+        """The step and metrics size of the newest checkpoint that is whole, zeros where there is none."""
+        self._remove_unfinished(warn)
         steps = self._steps()
         for step in steps:
             try:
                 record = self._checked_record(step)
+                changes = differences(record["versions"], _versions())
             except (ValueError, KeyError, OSError) as fault:
                 warn(f"checkpoint {self._arrays / str(step)} is damaged and passed over: {fault}")
-                shutil.rmtree(self._arrays / str(step), ignore_errors=True)
-                self._record(step).unlink()
+                self._remove(step)
                 continue
-            return Checkpoint(step, self._load(step, like), record["metrics_size"])
+            if changes:
+                warn(
+                    f"numbers may differ in their last bits from a run without a break: {'; '.join(changes)}"
+                )
+            return step, record["metrics_size"]
         if steps:
             raise Refusal(f"no checkpoint in {self.folder} can be read", "run again to start over")
-        return None
+        return 0, 0
 
-    def close(self) -> None:
-        """Let go of the folder's files."""
-        if "_orbax" in self.__dict__:
-            # Every save was waited for; closing would only raise the fault of the last one again.
-            with orbax_silenced(), suppress(Exception):
-                self._orbax.close()
-
-    @cached_property
-    def _orbax(self) -> Any:
-        return ocp.training.Checkpointer(
-            self._arrays.absolute(),
-            preservation_policy=ocp.training.preservation_policies.LatestN(KEPT),
-            cleanup_tmp_directories=True,
-        )
+    def _remove_unfinished(self, warn: Callable[[str], None]) -> None:
+        """Remove arrays that no record vouches for: the run was killed while they were saved."""
+        recorded = {str(step) for step in self._steps()}
+        for arrays in self._arrays.glob("*"):
+            if arrays.name not in recorded:
+                if arrays.name.isdecimal():
+                    warn(f"checkpoint {arrays} was not finished and is passed over")
+                shutil.rmtree(arrays, ignore_errors=True)
 
     def _steps(self) -> list[int]:
         return sorted((int(record.stem) for record in self._records.glob("*.json")), reverse=True)
 
     def _record(self, step: int) -> Path:
         return self._records / f"{step}.json"
+
+    def _remove(self, step: int) -> None:
+        self._record(step).unlink()
+        shutil.rmtree(self._arrays / str(step), ignore_errors=True)
 
     def _checked_record(self, step: int) -> dict[str, Any]:
         """The record of a checkpoint whose files are as they were written; ValueError tells which is not."""
@@ -132,7 +203,7 @@ class Checkpoints:
         abstract = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), like
         )
-        return self._orbax.load_checkpointables(step, {"state": abstract})["state"]
+        return ocp.load_checkpointables((self._arrays / str(step)).absolute(), {"state": abstract})["state"]
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -157,12 +228,17 @@ def has_checkpoints(out: Path) -> bool:
 
 @contextmanager
 def locked_folder_of(out: Path) -> Iterator[Path]:
-    """Hold the checkpoint folder of an output against other processes; it vanishes if no checkpoint is in it.
+    """Hold the checkpoint folder of an output against other runs; it vanishes if no checkpoint is in it.
+
+    Of several processes of one run the first one holds it.
 
     Raises:
         Refusal: another process is training into the same output.
     """
     folder = folder_of(out)
+    if not _is_first_process():
+        yield folder
+        return
     handle = _locked(folder)
     if handle is None:
         raise Refusal(f"another process is training into {out}", "wait for it, or choose another output")
@@ -191,8 +267,33 @@ def _locked(folder: Path) -> int | None:
         os.close(handle)
 
 
+def _is_first_process() -> bool:
+    return jax.process_index() == 0
+
+
+def _decided_by_first_process(decide: Callable[[], tuple[int, int]]) -> tuple[int, int]:
+    """What the first process decides, in every process; where it refuses, all do."""
+    if jax.process_count() == 1:
+        return decide()
+    decided, refusal = (-1, -1), Refusal("process 0 refused the checkpoints", "see what it says")
+    if _is_first_process():
+        try:
+            decided = decide()
+        except Refusal as fault:
+            refusal = fault
+    step, metrics_size = multihost_utils.broadcast_one_to_all(np.array(decided, np.int32)).tolist()
+    if step < 0:
+        raise refusal
+    return step, metrics_size
+
+
 def _records(folder: Path) -> Path:
     return folder / STEPS / "records"
+
+
+def _versions() -> dict[str, str]:
+    """What the bits of a run depend on beside its configuration."""
+    return {"pamctl": __version__, "jax": jax.__version__, "optax": optax.__version__}
 
 
 def _digests(folder: Path) -> dict[str, str]:

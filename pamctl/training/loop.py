@@ -74,7 +74,7 @@ def train(
     """Train one task and return its adapter W', on device.
 
     Raises:
-        Refusal: the loss, or a weight at a realignment, is no longer finite.
+        Refusal: the loss, or a weight at a realignment, is no longer finite, or a checkpoint cannot be saved.
         Preempted: `stop` was requested; the state is in a checkpoint.
     """
     config = run.configuration
@@ -96,11 +96,14 @@ def train(
             reports.settle()
             checkpoints.save(step, state, log.synced())
         if stopping and checkpoints is not None and step < config.steps:
+            checkpoints.settle()
             raise Preempted(
                 f"stopped after step {step} of {config.steps}; a checkpoint is in {checkpoints.folder}",
                 "run the same command with --resume",
             )
     reports.settle()
+    if checkpoints is not None:
+        checkpoints.settle()
     return state.lora
 
 

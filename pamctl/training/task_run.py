@@ -17,6 +17,7 @@ from pamctl.models.trees import Tree
 from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.tasks import open_task
 from pamctl.training.checkpoints import (
+    KEPT,
     STEPS,
     Checkpoints,
     differences,
@@ -77,6 +78,7 @@ def plan_task(
     base: str | None = None,
     global_adapter: str | Path | None = None,
     checkpoint_every: int = CHECKPOINT_EVERY,
+    kept: int = KEPT,
     resume: bool = False,
     force: bool = False,
     **settings: Unpack[Settings],
@@ -86,7 +88,9 @@ def plan_task(
     Arguments and errors are those of `train_task`.
     """
     out = Path(out)
-    _refuse_early(out, settings, checkpoint_every, global_adapter is not None, resume=resume, force=force)
+    _refuse_early(
+        out, settings, checkpoint_every, kept, global_adapter is not None, resume=resume, force=force
+    )
     prepared = _prepare(task, base, global_adapter, settings)
     run = prepared.run
     return Plan(
@@ -106,6 +110,7 @@ def train_task(
     base: str | None = None,
     global_adapter: str | Path | None = None,
     checkpoint_every: int = CHECKPOINT_EVERY,
+    kept: int = KEPT,
     resume: bool = False,
     force: bool = False,
     on_step: Callable[[Progress], None] | None = None,
@@ -124,6 +129,7 @@ def train_task(
         base: the base model; None takes the one that the global adapter names, else the embedded one.
         global_adapter: the adapter of the tasks before; None for a first task.
         checkpoint_every: optimiser steps between two checkpoints.
+        kept: how many of the newest checkpoints are kept.
         resume: go on from the newest checkpoint, or start where there is none; a finished output is left.
         force: replace an existing output and ignore checkpoints.
         on_step: told how far the run is, about twice a second.
@@ -137,7 +143,9 @@ def train_task(
         Preempted: stopped by SIGTERM, with a checkpoint saved.
     """
     out = Path(out)
-    _refuse_early(out, settings, checkpoint_every, global_adapter is not None, resume=resume, force=force)
+    _refuse_early(
+        out, settings, checkpoint_every, kept, global_adapter is not None, resume=resume, force=force
+    )
     with StopRequest() as stop, locked_folder_of(out) as folder:
         if force:
             shutil.rmtree(folder / STEPS, ignore_errors=True)
@@ -148,7 +156,7 @@ def train_task(
         else:
             for note in prepared.notes:
                 warn(note)
-            checkpoints = Checkpoints(folder, prepared.run.configuration.to_json(), checkpoint_every)
+            checkpoints = Checkpoints(folder, prepared.run.configuration.to_json(), checkpoint_every, kept)
             with closing(checkpoints):
                 _train(prepared, out, checkpoints, stop, on_step, report, warn, force=force)
         # The folder itself goes with the lock, which another process may be waiting for.
@@ -178,7 +186,7 @@ def _train(
             lora = train(run, log, resume_from=found, checkpoints=checkpoints, stop=stop, on_step=on_step)
         except Diverged:
             # The same settings would only lead there again.
-            shutil.rmtree(checkpoints.folder / STEPS)
+            checkpoints.remove()
             raise
         write_finished(finished_adapter(prepared, lora, str(out)), log, out, force=force)
 
@@ -192,11 +200,20 @@ def _prepare(
 
 
 def _refuse_early(
-    out: Path, settings: Settings, checkpoint_every: int, has_global: bool, *, resume: bool, force: bool
+    out: Path,
+    settings: Settings,
+    checkpoint_every: int,
+    kept: int,
+    has_global: bool,
+    *,
+    resume: bool,
+    force: bool,
 ) -> None:
     """Refuse what can be known before anything large is read."""
     if checkpoint_every < 1:
         raise UsageRefusal(f"--checkpoint-every is {checkpoint_every}", "give a number 1 or more")
+    if kept < 1:
+        raise UsageRefusal(f"--keep-checkpoints is {kept}", "give a number 1 or more")
     check_settings(settings)
     resolve_method(settings, has_global=has_global)
     if resume and force:
