@@ -14,13 +14,12 @@ from pamctl.models.base import Base
 from pamctl.models.decoding import greedy
 from pamctl.models.lora import adapts_vision
 from pamctl.models.paligemma import Lora, image_features
+from pamctl.models.text import bucket
 from pamctl.refusal import UsageRefusal
 from pamctl.tasks.task import Task
-from pamctl.training.batches import load_pixels, rounded_up
+from pamctl.training.batches import load_pixels
 
 BATCH_SIZE = 64
-ROW_STEP = 8
-WIDTH_STEP = 16
 
 
 def evaluate(
@@ -59,7 +58,7 @@ def evaluate(
     answers: dict[int, str] = {}
     for rows in _batches(prefixes, batch_size):
         # rows repeat up to the full batch and widths are few, because every new shape is a new compilation
-        full = np.resize(rows, min(batch_size, rounded_up(len(examples), ROW_STEP)))
+        full = np.resize(rows, min(batch_size, bucket(len(examples))))
         tokens, lengths = _padded([prefixes[row] for row in full], base.config.pad_token_id)
         if features is None:
             pixels = load_pixels(base, [examples[row] for row in rows])[np.arange(len(full)) % len(rows)]
@@ -135,7 +134,7 @@ def _batches(prefixes: Sequence[Sequence[int]], batch_size: int) -> Iterator[lis
 
 def _padded(prefixes: Sequence[Sequence[int]], pad: int) -> tuple[np.ndarray, np.ndarray]:
     lengths = np.array([len(prefix) for prefix in prefixes], np.int32)
-    tokens = np.full((len(prefixes), rounded_up(int(lengths.max()), WIDTH_STEP)), pad, np.int32)
+    tokens = np.full((len(prefixes), bucket(int(lengths.max()))), pad, np.int32)
     for row, prefix in enumerate(prefixes):
         tokens[row, : len(prefix)] = prefix
     return tokens, lengths

@@ -10,7 +10,7 @@ from flax import nnx
 from pamctl.models.attention import attend
 from pamctl.models.config import TextConfig
 from pamctl.models.projection import LoraLayer, Projection
-from pamctl.models.trees import Tree, initial_stack, initial_tree, module, products_kept
+from pamctl.models.trees import Remat, Tree, computed_again, initial_stack, initial_tree, module
 
 
 class Cache(NamedTuple):
@@ -203,6 +203,7 @@ def language_model(
     cache: Cache | None = None,
     slot: jax.Array | int = 0,
     near: jax.Array | None = None,
+    remat: Remat = "elementwise",
 ) -> tuple[jax.Array, Cache | None]:
     """Map embedded tokens to normed hidden states.
 
@@ -227,7 +228,7 @@ def language_model(
         return block(x, factors, scale, positions, seen, cache, Place(number, slot)), None
 
     numbers = jnp.arange(config.num_hidden_layers)
-    (x, cache), _ = jax.lax.scan(products_kept(layer), (x, cache), (numbers, params["layers"], lora))
+    (x, cache), _ = jax.lax.scan(computed_again(layer, remat), (x, cache), (numbers, params["layers"], lora))
     return module(partial(_norm, config), params["norm"])(x), cache
 
 

@@ -11,7 +11,10 @@ from pamctl.models import gemma, siglip
 from pamctl.models.config import PaliGemmaConfig, TextConfig
 from pamctl.models.projection import LoraLayer, Projection
 from pamctl.models.text import TextBatch
-from pamctl.models.trees import Tree, initial_tree, module
+from pamctl.models.trees import Remat, Tree, initial_tree, module
+
+LOGITS_AT_ONCE = 2**26
+"""Numbers, of 4 bytes each."""
 
 Lora = dict[str, dict[str, dict[str, Any]]]
 """{tower: {kind: {"a": (layers, in, r), "b": (layers, r, out)}}}, float32; {} adapts nothing."""
@@ -28,13 +31,14 @@ def initial_parameters(config: PaliGemmaConfig, seed: int) -> Tree:
     }
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0, static_argnames="remat")
 def image_features(
     config: PaliGemmaConfig,
     params: Tree,
     lora: Lora,
     scale: jax.Array | float,
     pixels: jax.Array,
+    remat: Remat = "elementwise",
 ) -> jax.Array:
     """Map each example's images to the tokens that stand before its text.
 
@@ -46,7 +50,7 @@ def image_features(
     """
     images = pixels.reshape(-1, *pixels.shape[2:])
     tower = lora.get("vision_tower", {})
-    patches = siglip.vision_tower(config.vision, params["vision_tower"], tower, scale, images)
+    patches = siglip.vision_tower(config.vision, params["vision_tower"], tower, scale, images, remat)
     adapted: LoraLayer = jax.tree.map(lambda leaf: leaf[0], lora.get("multi_modal_projector", {}))
     projector = module(partial(_projector, config), params["multi_modal_projector"]["linear"])
     features = projector(patches, adapted.get("linear"), scale)
@@ -94,6 +98,7 @@ def hidden_states(
     scale: jax.Array | float,
     features: jax.Array,
     batch: TextBatch,
+    remat: Remat = "elementwise",
 ) -> jax.Array:
     """Return the normed last hidden states of [image, text]: (b, n + t, d)."""
     text = gemma.embed(params["language_model"], jnp.asarray(batch.tokens))
@@ -105,7 +110,7 @@ def hidden_states(
     positions = jnp.arange(width)[None]
     tower = lora.get("language_model", {})
     hidden, _ = gemma.language_model(
-        config.text, params["language_model"], tower, scale, x, positions, mask, near=near
+        config.text, params["language_model"], tower, scale, x, positions, mask, near=near, remat=remat
     )
     return hidden
 
@@ -138,9 +143,7 @@ def suffix_logits(
     Entry [i, j] predicts token j of example i's suffix; past its end the values mean nothing
     (`suffix_targets` says where that is).
     """
-    hidden = hidden_states(config, params, lora, scale, features, batch)
-    at = features.shape[1] + _suffix_places(batch) - 1
-    hidden = jnp.take_along_axis(hidden, jnp.minimum(at, hidden.shape[1] - 1)[..., None], axis=1)
+    hidden = _suffix_states(config, params, lora, scale, features, batch, "elementwise")
     return gemma.unembed(config.text, params["language_model"], hidden)
 
 
@@ -153,7 +156,7 @@ def suffix_targets(batch: TextBatch) -> tuple[jax.Array, jax.Array]:
     return tokens, places < batch.length[:, None]
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=0, static_argnames="remat")
 def suffix_loss(
     config: PaliGemmaConfig,
     params: Tree,
@@ -162,22 +165,57 @@ def suffix_loss(
     features: jax.Array,
     batch: TextBatch,
     label_smoothing: jax.Array | float = 0.0,
+    remat: Remat = "elementwise",
 ) -> jax.Array:
     """Return each example's mean cross-entropy over its suffix tokens, <eos> counted: (b,) float32.
+
+    Logits are computed for suffix tokens alone, and for no more of them at once than `LOGITS_AT_ONCE`.
 
     Args:
         features: (b, n, d) from `image_features`.
         label_smoothing: one number or one per example (b,): the target gets 1 - e, every other token
             e / (vocabulary - 1), as big_vision trains PaliGemma.
+        remat: of each layer.
     """
-    logits = suffix_logits(config, params, lora, scale, features, batch)
+    hidden = _suffix_states(config, params, lora, scale, features, batch, remat)
     targets, real = suffix_targets(batch)
-    log_p = jax.nn.log_softmax(logits, axis=-1)
-    target_log_p = jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
-    smoothing = jnp.broadcast_to(jnp.asarray(label_smoothing, jnp.float32), real.shape[:1])[:, None]
-    others = (log_p.sum(-1) - target_log_p) / (logits.shape[-1] - 1)
-    losses = -((1 - smoothing) * target_log_p + smoothing * others)
+    smoothing = jnp.broadcast_to(jnp.asarray(label_smoothing, jnp.float32), real.shape[:1])
+    smoothing = jnp.broadcast_to(smoothing[:, None], real.shape)
+    rows = hidden.shape[0] * hidden.shape[1]
+    token_loss = partial(_token_losses, config.text, params["language_model"])
+    if rows * config.text.vocab_size <= LOGITS_AT_ONCE:
+        losses = token_loss(hidden, targets, smoothing)
+    else:
+        columns = (jnp.swapaxes(of, 0, 1) for of in (hidden, targets, smoothing))
+        losses = jax.lax.map(lambda column: jax.checkpoint(token_loss)(*column), tuple(columns)).T
     return jnp.where(real, losses, 0.0).sum(-1) / jnp.maximum(real.sum(-1), 1)
+
+
+def _token_losses(
+    config: TextConfig, model: Tree, hidden: jax.Array, targets: jax.Array, smoothing: jax.Array
+) -> jax.Array:
+    """Cross-entropy of tokens (...) from their hidden states (..., d)."""
+    logits = gemma.unembed(config, model, hidden)
+    normaliser = jax.nn.logsumexp(logits, axis=-1)
+    of_target = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0] - normaliser
+    count = logits.shape[-1]
+    others = (count * (logits.mean(-1) - normaliser) - of_target) / (count - 1)
+    return -((1 - smoothing) * of_target + smoothing * others)
+
+
+def _suffix_states(
+    config: PaliGemmaConfig,
+    params: Tree,
+    lora: Lora,
+    scale: jax.Array | float,
+    features: jax.Array,
+    batch: TextBatch,
+    remat: Remat,
+) -> jax.Array:
+    """The hidden states from which suffix tokens are predicted: (b, suffix_width, d)."""
+    hidden = hidden_states(config, params, lora, scale, features, batch, remat)
+    at = features.shape[1] + _suffix_places(batch) - 1
+    return jnp.take_along_axis(hidden, jnp.minimum(at, hidden.shape[1] - 1)[..., None], axis=1)
 
 
 def _suffix_places(batch: TextBatch) -> jax.Array:

@@ -9,7 +9,7 @@ from flax import nnx
 from pamctl.models.attention import attend
 from pamctl.models.config import VisionConfig
 from pamctl.models.projection import LoraLayer, Projection
-from pamctl.models.trees import Tree, initial_stack, initial_tree, module, products_kept
+from pamctl.models.trees import Remat, Tree, computed_again, initial_stack, initial_tree, module
 
 
 class LayerNorm(nnx.Module):
@@ -118,6 +118,7 @@ def vision_tower(
     lora: LoraLayer,
     scale: jax.Array | float,
     pixels: jax.Array,
+    remat: Remat = "elementwise",
 ) -> jax.Array:
     """Map pixels (b, h, w, 3) in [-1, 1] to patch vectors (b, patches, d).
 
@@ -129,7 +130,7 @@ def vision_tower(
         return module(partial(VisionBlock, config), params)(x, factors, scale), None
 
     x = module(partial(VisionEmbeddings, config), params["embeddings"])(pixels)
-    x, _ = jax.lax.scan(products_kept(layer), x, (params["encoder"]["layers"], lora))
+    x, _ = jax.lax.scan(computed_again(layer, remat), x, (params["encoder"]["layers"], lora))
     return module(partial(_post_layernorm, config), params["post_layernorm"])(x)
 
 

@@ -32,6 +32,15 @@ class TextBatch:
     suffix_width: int
 
 
+def bucket(length: int) -> int:
+    """Return the least of 8, 16, 24, 32, 48, 64, 96, 128, 192, ... that is not below `length`.
+
+    Every width is a new compilation, so there are two to an octave.
+    """
+    step = max(8, 1 << max((length - 1).bit_length() - 2, 0))
+    return -(-length // step) * step
+
+
 def text_batch(
     texts: Sequence[tuple[Sequence[int], Sequence[int]]],
     text_length: int,

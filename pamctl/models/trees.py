@@ -1,13 +1,16 @@
 """flax nnx modules to plain parameter trees and back, so that nothing else needs to know nnx."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 from flax import nnx
 
 Tree = dict[str, Any]
 """Nested dict of arrays."""
+
+Remat = Literal["none", "elementwise", "all"]
+"""What of a layer the backward pass computes again: nothing, all but its matrix products, or all."""
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -27,11 +30,14 @@ def module(make: Callable[[nnx.Rngs], Module], tree: Tree) -> Module:
     return nnx.merge(nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0)))), tree)
 
 
-def products_kept(layer: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `layer` for use in a scan, keeping only its matrix products for the backward pass.
+def computed_again(layer: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
+    """Return `layer` for use in a scan, with `remat` of it computed again in the backward pass, not stored.
 
-    Computing the element-wise rest and the attention weights again costs less than storing them: half the
+    Computing the element-wise part and the attention weights again costs less than storing them: half the
     time of a training step on a CPU, and a fraction of the memory anywhere.
     """
-    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    if remat == "none":
+        return layer
+    keep = jax.checkpoint_policies
+    policy = keep.dots_with_no_batch_dims_saveable if remat == "elementwise" else keep.nothing_saveable
     return jax.checkpoint(layer, policy=policy, prevent_cse=False)

@@ -1,8 +1,11 @@
 """What a split becomes before training: token ids, and image features or pixels, to be picked by index."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import jax
 import numpy as np
@@ -10,14 +13,13 @@ from numpy.typing import NDArray
 
 from pamctl.models.base import Base
 from pamctl.models.paligemma import image_features
-from pamctl.models.text import TextBatch, text_batch
+from pamctl.models.text import TextBatch, bucket, text_batch
 from pamctl.refusal import Refusal
 from pamctl.tasks.task import Example
 
 IMAGES_AT_ONCE = 100
 MEMORY_FOR_FEATURES = 2 * 2**30
-WIDTH_STEP = 8
-SUFFIX_STEP = 8
+MOST_DECODERS = 16
 
 Indices = NDArray[np.int64]
 
@@ -28,26 +30,35 @@ class EncodedSplit:
 
     Attributes:
         texts: every example, (examples, width).
-        images: indices -> features (b, n, d), or pixels (b, images, h, w, 3) where the adapter changes what
-            the vision tower makes of them.
+        images: indices -> features (b, n, d) of the frozen vision tower, or pixels (b, images, h, w, 3) where
+            the adapter changes what the tower makes of them or they would not fit in memory.
         fingerprint: SHA-256 of ids, prompts and answers, and of the images where they are read beforehand.
     """
 
     texts: TextBatch
-    images: Callable[[Indices], jax.Array | np.ndarray]
+    images: Callable[[Indices], np.ndarray]
     fingerprint: str
 
     def __len__(self) -> int:
         return len(self.texts.tokens)
 
-    def batch(self, indices: Indices) -> tuple[jax.Array | np.ndarray, TextBatch]:
-        """Return the images and texts of some examples."""
-        texts = self.texts
-        return self.images(indices), replace(
+    def batch(self, indices: Indices, rows: slice = slice(None)) -> tuple[np.ndarray, TextBatch]:
+        """Return the images and texts of some examples, no wider than the bucket of the longest of them.
+
+        Args:
+            indices: of the whole batch, which decide the widths.
+            rows: those of them that are returned.
+        """
+        texts, length = self.texts, np.asarray(self.texts.length)
+        suffix = length[indices] - np.asarray(texts.prefix_length)[indices]
+        width = min(bucket(int(length[indices].max())), texts.tokens.shape[1])
+        kept = indices[rows]
+        return self.images(kept), replace(
             texts,
-            tokens=texts.tokens[indices],
-            prefix_length=texts.prefix_length[indices],
-            length=texts.length[indices],
+            tokens=texts.tokens[kept, :width],
+            prefix_length=texts.prefix_length[kept],
+            length=texts.length[kept],
+            suffix_width=min(bucket(int(suffix.max())), texts.suffix_width),
         )
 
 
@@ -57,7 +68,7 @@ def encode_split(
     """Encode a split for training on each example's first answer.
 
     Where the vision tower is frozen and the features of the split fit in memory, they are computed here,
-    once; otherwise images are read and encoded batch by batch.
+    once; otherwise images are read batch by batch.
 
     Args:
         text_length: most tokens of prefix, separator and answer together.
@@ -69,15 +80,18 @@ def encode_split(
     digest = hashlib.sha256()
     texts = encode_texts(base, _recorded(examples, digest), text_length)
     features: np.ndarray | None = None
-    if not vision_adapted and len(examples) * _feature_bytes(base) <= MEMORY_FOR_FEATURES:
+    # Several processes would each compute all of them.
+    alone = jax.process_count() == 1
+    if alone and not vision_adapted and len(examples) * _feature_bytes(base) <= MEMORY_FOR_FEATURES:
         features = image_features_of(base, examples, digest.update)
-    return EncodedSplit(texts, _images(base, examples, features, vision_adapted), digest.hexdigest())
+    images = features.__getitem__ if features is not None else _pixels_of(base, examples)
+    return EncodedSplit(texts, images, digest.hexdigest())
 
 
 def encode_texts(base: Base, examples: Iterable[Example], text_length: int) -> TextBatch:
     """Return the texts of all examples in one batch, refusing one that is too long by its id.
 
-    The width is that of the longest, rounded up so that tasks of like length share one compiled step.
+    The width is the bucket of the longest.
     """
     pairs = []
     for example in examples:
@@ -96,7 +110,7 @@ def encode_texts(base: Base, examples: Iterable[Example], text_length: int) -> T
         pairs.append((prefix, suffix))
     width = max(len(prefix) + len(suffix) for prefix, suffix in pairs)
     suffix_width = max(len(suffix) for _, suffix in pairs)
-    return text_batch(pairs, rounded_up(width, WIDTH_STEP), rounded_up(suffix_width, SUFFIX_STEP))
+    return text_batch(pairs, bucket(width), bucket(suffix_width), base.config.pad_token_id)
 
 
 def image_features_of(
@@ -119,8 +133,17 @@ def image_features_of(
 
 
 def load_pixels(base: Base, examples: Iterable[Example]) -> NDArray[np.float32]:
-    """Return the images of some examples, (b, 1, h, w, 3) in [-1, 1]; refuses a broken one by its id."""
-    return np.stack([_pixels(base, example) for example in examples])[:, None]
+    """Return the images of some examples, (b, 1, h, w, 3) in [-1, 1], decoded on all cores.
+
+    Raises:
+        Refusal: one cannot be read; it is named by its id.
+    """
+    return np.stack(list(_decoders().map(partial(_pixels, base), examples)))[:, None]
+
+
+@cache
+def _decoders() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MOST_DECODERS), "decoder")
 
 
 def _pixels(base: Base, example: Example) -> NDArray[np.float32]:
@@ -133,17 +156,8 @@ def _pixels(base: Base, example: Example) -> NDArray[np.float32]:
         ) from fault
 
 
-def _images(
-    base: Base, examples: Sequence[Example], features: np.ndarray | None, vision_adapted: bool
-) -> Callable[[Indices], jax.Array | np.ndarray]:
-    def pixels(indices: Indices) -> np.ndarray:
-        return load_pixels(base, [examples[int(index)] for index in indices])
-
-    if features is not None:
-        return features.__getitem__
-    if vision_adapted:
-        return pixels
-    return lambda indices: image_features(base.config, base.parameters, {}, 1.0, pixels(indices))
+def _pixels_of(base: Base, examples: Sequence[Example]) -> Callable[[Indices], np.ndarray]:
+    return lambda indices: load_pixels(base, [examples[int(index)] for index in indices])
 
 
 def _recorded(examples: Iterable[Example], digest: "hashlib._Hash") -> Iterable[Example]:
@@ -153,9 +167,5 @@ def _recorded(examples: Iterable[Example], digest: "hashlib._Hash") -> Iterable[
 
 
 def _feature_bytes(base: Base) -> int:
-    return 4 * base.config.vision.image_tokens * base.config.text.hidden_size
-
-
-def rounded_up(number: int, step: int) -> int:
-    """The least multiple of `step` that is not below `number`."""
-    return -(-number // step) * step
+    number = jax.tree.leaves(base.parameters["multi_modal_projector"])[0].dtype.itemsize
+    return number * base.config.vision.image_tokens * base.config.text.hidden_size

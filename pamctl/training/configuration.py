@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypedDict, get_args
 
 from pamctl.alignment import Reinit, Scope
+from pamctl.models.trees import Remat
 from pamctl.refusal import UsageRefusal
 from pamctl.tasks.task import Recipe
 from pamctl.training.epochs import steps_of
@@ -25,6 +26,8 @@ class Settings(TypedDict, total=False):
             global adapter they are that adapter's.
         steps, epochs: one of the two.
         learning_rate, batch_size, weight_decay, label_smoothing: as in `Recipe`.
+        accumulate: parts of a batch that are worked on one after the other, to save memory; 1 by default.
+        remat: what of each layer is computed again for the gradient, see `pamctl.models.trees.Remat`.
         seed: of the initial factors and of the order of examples; 0 by default.
     """
 
@@ -43,6 +46,8 @@ class Settings(TypedDict, total=False):
     steps: int | None
     weight_decay: float | None
     label_smoothing: float | None
+    accumulate: int
+    remat: Remat
     seed: int
 
 
@@ -81,6 +86,8 @@ class Configuration:
     weight_decay: float
     label_smoothing: float
     clip: float
+    accumulate: int
+    remat: Remat
     seed: int
     base: str
     global_adapter: str | None
@@ -103,12 +110,14 @@ def check_settings(settings: Settings) -> None:
     _one_of("--init", settings.get("init"), get_args(Start))
     _one_of("--scope", settings.get("scope"), get_args(Scope))
     _one_of("--reinit", settings.get("reinit"), get_args(Reinit))
+    _one_of("--remat", settings.get("remat"), get_args(Remat))
     for option, key in (
         ("--align-every", "align_every"),
         ("--rank", "rank"),
         ("--batch-size", "batch_size"),
         ("--epochs", "epochs"),
         ("--steps", "steps"),
+        ("--accumulate", "accumulate"),
     ):
         _in_range(option, settings.get(key), 1, math.inf, "1 or more")
     _in_range("--top-p", settings.get("top_p"), 0, 100, "from 0 to 100")
@@ -161,7 +170,13 @@ def resolve_recipe(settings: Settings, recipe: Recipe, examples: int) -> dict[st
         epochs, steps = recipe.epochs, recipe.steps
     if steps is None:
         steps = steps_of(epochs or 1, examples, chosen["batch_size"])
-    return {**chosen, "steps": steps}
+    accumulate = settings.get("accumulate", 1)
+    if chosen["batch_size"] % accumulate:
+        raise UsageRefusal(
+            f"--accumulate {accumulate} does not divide the batch size {chosen['batch_size']}",
+            "give a number that does",
+        )
+    return {**chosen, "steps": steps, "accumulate": accumulate, "remat": settings.get("remat", "elementwise")}
 
 
 def _first(flag: Any, default: Any) -> Any:

@@ -1,19 +1,21 @@
 """The training loop: batch, step, realign, log, checkpoint, in that order, until the last step."""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax  # type: ignore[import-untyped]
 
 from pamctl.models.base import Base
 from pamctl.models.config import PaliGemmaConfig
 from pamctl.models.paligemma import Lora, image_features, suffix_loss
 from pamctl.models.text import TextBatch
-from pamctl.models.trees import Tree
+from pamctl.models.trees import Remat, Tree
 from pamctl.refusal import Preempted
 from pamctl.training.batches import EncodedSplit
 from pamctl.training.checkpoints import Checkpoint, Checkpoints
@@ -21,6 +23,7 @@ from pamctl.training.configuration import Configuration
 from pamctl.training.epochs import batch_indices
 from pamctl.training.metrics_log import MetricsLog
 from pamctl.training.optimizer import Rates, optimizer, rates_of
+from pamctl.training.prefetching import made_ahead
 from pamctl.training.realignment import Anchor
 from pamctl.training.reports import Progress, Reports
 from pamctl.training.stop_request import StopRequest
@@ -82,29 +85,38 @@ def train(
     if resume_from is not None:
         state, first = resume_from.state, resume_from.step + 1
     reports = Reports(config, run.anchor, log, on_step, done=first - 1)
+    work: dict[str, Any] = {"numbers": numbers, "accumulate": config.accumulate, "remat": config.remat}
 
-    for step in range(first, config.steps + 1):
-        images, texts = run.split.batch(batch_indices(len(run.split), config.batch_size, config.seed, step))
-        state, loss = train_step(run.base.config, run.base.parameters, state, images, texts, numbers)
-        counts = None
-        if run.anchor is not None and config.alignment and step % config.alignment.align_every == 0:
-            aligned, counts = run.anchor.realign(state.lora)
-            state = state._replace(lora=aligned)
-        reports.add(step, loss, counts)
-        stopping = stop is not None and stop.requested
-        if checkpoints is not None and (stopping or step % checkpoints.every == 0) and step < config.steps:
-            reports.settle()
-            checkpoints.save(step, state, log.synced())
-        if stopping and checkpoints is not None and step < config.steps:
-            checkpoints.settle()
-            raise Preempted(
-                f"stopped after step {step} of {config.steps}; a checkpoint is in {checkpoints.folder}",
-                "run the same command with --resume",
-            )
+    with closing(made_ahead(partial(_batch, run), range(first, config.steps + 1))) as batches:
+        for step, (images, texts) in enumerate(batches, first):
+            state, loss = train_step(run.base.config, run.base.parameters, state, images, texts, **work)
+            counts = None
+            if run.anchor is not None and config.alignment and step % config.alignment.align_every == 0:
+                aligned, counts = run.anchor.realign(state.lora)
+                state = state._replace(lora=aligned)
+            reports.add(step, loss, counts)
+            stopping = stop is not None and stop.requested
+            if checkpoints is None or step == config.steps:
+                continue
+            if stopping or step % checkpoints.every == 0:
+                reports.settle()
+                checkpoints.save(step, state, log.synced())
+            if stopping:
+                checkpoints.settle()
+                raise Preempted(
+                    f"stopped after step {step} of {config.steps}; a checkpoint is in {checkpoints.folder}",
+                    "run the same command with --resume",
+                )
     reports.settle()
     if checkpoints is not None:
         checkpoints.settle()
     return state.lora
+
+
+def _batch(run: Run, step: int) -> tuple[np.ndarray, TextBatch]:
+    """The images and texts of a step (1-based)."""
+    config = run.configuration
+    return run.split.batch(batch_indices(len(run.split), config.batch_size, config.seed, step))
 
 
 def initial_state(start: Lora) -> State:
@@ -113,7 +125,7 @@ def initial_state(start: Lora) -> State:
     return State(lora, optimizer(Rates(0.0, 0.0, 1.0, 0, 1)).init(lora))
 
 
-@partial(jax.jit, static_argnames="config", donate_argnames="state")
+@partial(jax.jit, static_argnames=("config", "accumulate", "remat"), donate_argnames="state")
 def train_step(
     config: PaliGemmaConfig,
     params: Tree,
@@ -121,17 +133,39 @@ def train_step(
     images: jax.Array,
     texts: TextBatch,
     numbers: StepNumbers,
+    *,
+    accumulate: int = 1,
+    remat: Remat = "elementwise",
 ) -> tuple[State, jax.Array]:
-    """One optimiser step: the new state, and the mean loss of the batch before it."""
+    """One optimiser step: the new state, and the mean loss of the batch before it.
 
-    def loss_of(lora: Lora) -> jax.Array:
+    Args:
+        images: features (b, n, d), or pixels (b, images, h, w, 3) that the tower sees in this step.
+        accumulate: in how many parts the batch is worked on, one after the other.
+        remat: what of each layer is computed again for the gradient.
+    """
+
+    def loss_of(lora: Lora, images: jax.Array, texts: TextBatch) -> jax.Array:
         features = images
-        if images.ndim > 3:  # pixels: the adapter changes what the images become
-            features = image_features(config, params, lora, numbers.scale, images)
-        return suffix_loss(
-            config, params, lora, numbers.scale, features, texts, numbers.label_smoothing
-        ).mean()
+        if images.ndim > 3:
+            features = image_features(config, params, lora, numbers.scale, images, remat=remat)
+        smoothing = numbers.label_smoothing
+        losses = suffix_loss(config, params, lora, numbers.scale, features, texts, smoothing, remat=remat)
+        return losses.mean()
 
-    loss, gradient = jax.value_and_grad(loss_of)(state.lora)
+    def add(total: tuple[jax.Array, Lora], part: tuple[jax.Array, TextBatch]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, jax.value_and_grad(loss_of)(state.lora, *part)), None
+
+    if accumulate == 1:
+        loss, gradient = jax.value_and_grad(loss_of)(state.lora, images, texts)
+    else:
+        nothing = jnp.float32(0), jax.tree.map(jnp.zeros_like, state.lora)
+        total, _ = jax.lax.scan(add, nothing, _parts((images, texts), accumulate))
+        loss, gradient = jax.tree.map(lambda leaf: leaf / accumulate, total)
     updates, moments = optimizer(numbers.rates).update(gradient, state.optimizer, state.lora)
     return State(optax.apply_updates(state.lora, updates), moments), loss
+
+
+def _parts(batch: Any, count: int) -> Any:
+    """The batch with a leading axis of parts; each takes every `count`-th row, so that no device waits."""
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, count, *leaf.shape[1:]).swapaxes(0, 1), batch)

@@ -47,13 +47,26 @@ def test_features_do_not_depend_on_how_many_are_computed_at_once(
     np.testing.assert_allclose(image_features_of(base, examples), whole, atol=4e-6)
 
 
-def test_what_does_not_fit_in_memory_is_computed_batch_by_batch(
+def test_where_features_do_not_fit_in_memory_images_are_read_batch_by_batch(
     base: Base, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept, _ = encode_split(base, examples, 16).batch(np.array([2, 0]))
     monkeypatch.setattr(batches, "MEMORY_FOR_FEATURES", 0)
-    computed, _ = encode_split(base, examples, 16).batch(np.array([2, 0]))
-    np.testing.assert_allclose(computed, kept, atol=4e-6)
+    pixels, _ = encode_split(base, examples, 16).batch(np.array([2, 0]))
+    assert pixels.shape == (2, 1, 8, 8, 3)
+    np.testing.assert_array_equal(pixels[1, 0], base.images.pixels(examples[0].load_image()))
+
+
+def test_a_batch_is_as_wide_as_its_longest_text_wherever_its_rows_go(
+    base: Base, examples: list[Example]
+) -> None:
+    long = replace(examples[1], prefix="a b c d e f g h a", answers=("a b c d e f g h",))
+    split = encode_split(base, [examples[0], long, *examples[2:]], 32)
+    assert split.texts.tokens.shape[1] == 24
+    _, texts = split.batch(np.array([2, 0]))
+    assert (texts.tokens.shape, texts.suffix_width) == ((2, 8), 8)
+    pixels, texts = split.batch(np.array([2, 1, 0]), rows=slice(2, 3))
+    assert (texts.tokens.shape, texts.suffix_width, len(pixels)) == ((1, 24), 16, 1)
+    np.testing.assert_array_equal(texts.tokens, np.asarray(split.texts.tokens)[[0]])
 
 
 def test_an_adapted_vision_tower_gets_pixels(base: Base, examples: list[Example]) -> None:

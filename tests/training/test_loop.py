@@ -131,6 +131,20 @@ def test_an_adapted_vision_tower_trains(inputs: Path, base: Base) -> None:
         assert not np.array_equal(flat(trained[tower]), flat(fresh[tower]))
 
 
+@pytest.mark.parametrize(
+    "settings", [{"accumulate": 2}, {"accumulate": 4}, {"remat": "all"}, {"remat": "none"}]
+)
+def test_what_saves_memory_changes_the_last_bits_alone(inputs: Path, base: Base, settings: Settings) -> None:
+    targets = rf"{TARGETS}|vision_tower\..*fc1"
+    task = open_task(inputs / "shapes.jsonl")
+    plain: Settings = {"steps": 4, "batch_size": 8, "learning_rate": 0.02, "targets": targets}
+    run = prepare(task, base, None, plain).run
+    whole = flat(train(run, MetricsLog()))
+    saved = flat(train(prepare(task, base, None, {**plain, **settings}).run, MetricsLog()))
+    assert np.abs(whole - flat(run.start)).max() > 0.01
+    np.testing.assert_allclose(saved, whole, atol=1e-4)
+
+
 def test_a_loss_that_is_not_finite_is_refused_by_step(inputs: Path, base: Base) -> None:
     with pytest.raises(Diverged, match=r"the loss is (nan|inf) at step [2-9]") as refused:
         train(prepared(inputs, base, learning_rate=1e30, steps=9).run, MetricsLog())
