@@ -14,12 +14,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax  # type: ignore[import-untyped]
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp  # type: ignore[import-untyped]
 
 from pamctl import __version__
+from pamctl.distributed import barrier, broadcast_text, is_main
 from pamctl.orbax_saving import interrupt_deferred, saved_in_background
 from pamctl.refusal import Refusal
 from pamctl.training.metrics_log import FILE_NAME
@@ -43,8 +42,8 @@ class Checkpoints:
 
     A checkpoint counts once its record is there, and one before it goes only then. Files are checked before
     orbax reads them, because its readers run in the background and tell of a damaged file in ways that
-    cannot be caught. Of several processes all call the same methods with the same arguments; the first one
-    writes records, removes and warns.
+    cannot be caught. Of several processes all call the same methods with the same arguments; process 0 writes
+    records, removes and warns.
 
     Args:
         folder: where they lie, `<output>.checkpoints/`.
@@ -89,8 +88,7 @@ class Checkpoints:
         saved, self._under_way = self._under_way, None
         with disk_faults_named(self.folder), interrupt_deferred():
             saved.result()
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"a checkpoint in {self.folder}")
+        barrier(f"a checkpoint in {self.folder}")
 
     def latest(self, like: Any, warn: Callable[[str], None]) -> Checkpoint | None:
         """Return the newest checkpoint that is whole, None where there is none, and remove what is not whole.
@@ -103,7 +101,7 @@ class Checkpoints:
         Raises:
             Refusal: the checkpoint was made with another configuration, or none of several is whole.
         """
-        step, metrics_size = _decided_by_first_process(lambda: self._newest_whole(warn))
+        step, metrics_size = _decided_by_main(lambda: self._newest_whole(warn))
         return Checkpoint(step, self._load(step, like), metrics_size) if step else None
 
     def close(self) -> None:
@@ -116,7 +114,7 @@ class Checkpoints:
     def remove(self) -> None:
         """Remove every checkpoint."""
         self.close()
-        if _is_first_process():
+        if is_main():
             shutil.rmtree(self.folder / STEPS, ignore_errors=True)
 
     def _begin(self, step: int, state: Any) -> Any:
@@ -128,7 +126,7 @@ class Checkpoints:
 
     def _vouch_for(self, step: int, metrics_size: int) -> None:
         """Write the record of arrays that are on disk, and let go of the checkpoints before the last ones."""
-        if not _is_first_process():
+        if not is_main():
             return
         record = {
             "step": step,
@@ -230,28 +228,24 @@ def has_checkpoints(out: Path) -> bool:
 def locked_folder_of(out: Path) -> Iterator[Path]:
     """Hold the checkpoint folder of an output against other runs; it vanishes if no checkpoint is in it.
 
-    Of several processes of one run the first one holds it.
+    Of several processes of one run process 0 holds it.
 
     Raises:
         Refusal: another process is training into the same output.
     """
     folder = folder_of(out)
-    if not _is_first_process():
-        yield folder
-        return
-    handle = _locked(folder)
-    if handle is None:
-        raise Refusal(f"another process is training into {out}", "wait for it, or choose another output")
+    handle = _decided_by_main(lambda: _locked(out, folder))
     try:
         yield folder
     finally:
-        if not has_checkpoints(out):
-            shutil.rmtree(folder, ignore_errors=True)
-        os.close(handle)
+        if is_main():
+            if not has_checkpoints(out):
+                shutil.rmtree(folder, ignore_errors=True)
+            os.close(handle)
 
 
-def _locked(folder: Path) -> int | None:
-    """An open file that holds the folder's lock, or None where another process has it."""
+def _locked(out: Path, folder: Path) -> int:
+    """An open file that holds the folder's lock; refused where another process has it."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o666)
@@ -259,7 +253,9 @@ def _locked(folder: Path) -> int | None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
-            return None
+            raise Refusal(
+                f"another process is training into {out}", "wait for it, or choose another output"
+            ) from None
         # The holder before may have removed the folder between the opening and the locking.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), os.stat(folder / "lock")):
@@ -267,24 +263,18 @@ def _locked(folder: Path) -> int | None:
         os.close(handle)
 
 
-def _is_first_process() -> bool:
-    return jax.process_index() == 0
-
-
-def _decided_by_first_process(decide: Callable[[], tuple[int, int]]) -> tuple[int, int]:
-    """What the first process decides, in every process; where it refuses, all do."""
-    if jax.process_count() == 1:
-        return decide()
-    decided, refusal = (-1, -1), Refusal("process 0 refused the checkpoints", "see what it says")
-    if _is_first_process():
+def _decided_by_main(decide: Callable[[], Any]) -> Any:
+    """What process 0 decides, in every process; where it refuses, all do."""
+    told: dict[str, Any] = {}
+    if is_main():
         try:
-            decided = decide()
+            told = {"decided": decide()}
         except Refusal as fault:
-            refusal = fault
-    step, metrics_size = multihost_utils.broadcast_one_to_all(np.array(decided, np.int32)).tolist()
-    if step < 0:
-        raise refusal
-    return step, metrics_size
+            told = {"refused": (fault.what, fault.way_on)}
+    told = json.loads(broadcast_text(json.dumps(told)))
+    if "refused" in told:
+        raise Refusal(*told["refused"])
+    return told["decided"]
 
 
 def _records(folder: Path) -> Path:

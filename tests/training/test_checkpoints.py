@@ -1,6 +1,8 @@
 """Checkpoints: what comes back is what was saved, and what cannot be trusted is passed over or refused."""
 
 import ctypes
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -264,6 +266,80 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
         )
     assert done.returncode == 1
     assert "another process is training into" in done.stderr
+
+
+TWO_PROCESSES = """
+import sys
+from pathlib import Path
+import jax
+import numpy as np
+from pamctl.distributed import Devices, join
+from pamctl.refusal import Refusal
+from pamctl.training.checkpoints import Checkpoints, has_checkpoints, locked_folder_of
+
+index, out = int(sys.argv[2]), Path(sys.argv[3])
+join(coordinator=sys.argv[1], num_processes=2, process_id=index)
+devices = Devices.of()
+
+def state(step):
+    rows = [np.full((1, 3), 10 * step + row, np.float32) for row in devices.local_rows(4)]
+    lora = jax.device_put(np.full(5, step, np.float32), devices.replicated)
+    return {"rows": devices.put_batch({"x": np.concatenate(rows)})["x"], "lora": lora}
+
+told = []
+with locked_folder_of(out) as folder:
+    if devices.is_main:
+        (folder / "metrics.jsonl").touch()
+    checkpoints = Checkpoints(folder, {"seed": 0}, 1)
+    assert checkpoints.latest(state(0), told.append) is None
+    for step in (1, 2, 3):
+        checkpoints.save(step, state(step), 0)
+    checkpoints.settle()
+    assert {file.stem for file in (folder / "steps/records").iterdir()} == {"2", "3"}
+    devices.barrier("seen")
+    if devices.is_main:
+        (folder / "steps/arrays/3/_CHECKPOINT_METADATA").unlink()
+    found = checkpoints.latest(state(0), told.append)
+    assert found.step == 2
+    for name, array in state(2).items():
+        assert found.state[name].sharding == array.sharding
+        for one, other in zip(found.state[name].addressable_shards, array.addressable_shards, strict=True):
+            assert (np.asarray(one.data) == np.asarray(other.data)).all()
+    assert len(told) == (1 if devices.is_main else 0), told
+    try:
+        Checkpoints(folder, {"seed": 1}, 1).latest(state(0), told.append)
+    except Refusal as refused:
+        assert "seed was 0, is 1" in refused.what
+    else:
+        raise AssertionError("another configuration was taken")
+    checkpoints.remove()
+    devices.barrier("removed")
+    assert not has_checkpoints(out)
+print("all held", flush=True)
+"""
+
+
+def test_two_processes_save_and_load_as_one(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        coordinator = f"127.0.0.1:{server.getsockname()[1]}"
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_PROCESSES, coordinator, str(index), str(tmp_path / "out")],
+            env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in (0, 1)
+    ]
+    try:
+        ended = [process.communicate(timeout=120) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    for process, (stdout, stderr) in zip(running, ended, strict=True):
+        # Gloo says on stdout that it is connected.
+        assert (process.returncode, stdout.splitlines()[-1:]) == (0, ["all held"]), stderr
 
 
 def test_the_folder_vanishes_unless_a_checkpoint_is_in_it(tmp_path: Path) -> None:
