@@ -4,14 +4,24 @@ Each command is a process of its own with its own streams, folder, limits and ex
 that importing jax takes are shared. Run as a script this file is the process that forks.
 """
 
+import itertools
 import json
 import os
 import resource
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Signalled(NamedTuple):
+    """A signal that comes some seconds after a step was to begin, counted from 1 in each process."""
+
+    number: int
+    step: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -32,11 +42,19 @@ class WarmPamctl:
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def start(self, *arguments: str, cwd: Path, file_size: int | None = None) -> int:
-        """Start a command and return its process id; no file it writes may grow beyond `file_size` bytes."""
+    def start(
+        self, *arguments: str, cwd: Path, file_size: int | None = None, signalled: Signalled | None = None
+    ) -> int:
+        """Start a command and return its process id.
+
+        Args:
+            file_size: bytes beyond which no file that it writes may grow.
+            signalled: the signal that a training run gets, and when.
+        """
         self._started += 1
         streams = str(self._scratch / str(self._started))
-        pid = self._ask(arguments=arguments, cwd=str(cwd), streams=streams, file_size=file_size)
+        limits = {"file_size": file_size, "signalled": signalled}
+        pid = self._ask(arguments=arguments, cwd=str(cwd), streams=streams, **limits)
         (self._scratch / str(pid)).symlink_to(streams)
         return pid
 
@@ -46,9 +64,11 @@ class WarmPamctl:
         (self._scratch / str(pid)).unlink()
         return Done(code, *(Path(f"{streams}.{name}").read_text() for name in ("stdout", "stderr")))
 
-    def __call__(self, *arguments: str, cwd: Path, file_size: int | None = None) -> Done:
+    def __call__(
+        self, *arguments: str, cwd: Path, file_size: int | None = None, signalled: Signalled | None = None
+    ) -> Done:
         """Run a command to its end."""
-        return self.wait(self.start(*arguments, cwd=cwd, file_size=file_size))
+        return self.wait(self.start(*arguments, cwd=cwd, file_size=file_size, signalled=signalled))
 
     def close(self) -> None:
         """End the forking process."""
@@ -75,7 +95,9 @@ def _serve() -> None:
         print(answer, flush=True)
 
 
-def _become(arguments: list[str], cwd: str, streams: str, file_size: int | None) -> None:
+def _become(
+    arguments: list[str], cwd: str, streams: str, file_size: int | None, signalled: list[Any] | None
+) -> None:
     from pamctl.cli.main import run
 
     opened = [os.open(os.devnull, os.O_RDONLY)]
@@ -86,8 +108,24 @@ def _become(arguments: list[str], cwd: str, streams: str, file_size: int | None)
     os.chdir(cwd)
     if file_size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+    if signalled is not None:
+        _signal_itself(Signalled(*signalled))
     sys.argv = ["pamctl", *arguments]
     run()
+
+
+def _signal_itself(signalled: Signalled) -> None:
+    from pamctl.training import loop
+
+    begun, train_step = itertools.count(1), loop.train_step
+
+    def step_after_the_signal(*given: Any, **how: Any) -> Any:
+        if next(begun) == signalled.step:
+            time.sleep(signalled.seconds)
+            os.kill(os.getpid(), signalled.number)
+        return train_step(*given, **how)
+
+    loop.train_step = step_after_the_signal  # type: ignore[assignment]
 
 
 if __name__ == "__main__":
