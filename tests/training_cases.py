@@ -34,7 +34,7 @@ def write_base(folder: Path, seed: int = 0) -> Path:
     tokenizer.add_special_tokens(["<pad>", "<eos>", "<bos>", "<image>"])
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "preprocessor_config.json").write_text(ImageProcessor(size=8).to_json())
-    (folder / "lora.json").write_text(json.dumps({"rank": 3, "alpha": 3, "targets": TARGETS}))
+    (folder / "lora.json").write_text(json.dumps({"rank": 3, "alpha": 3, "targets": TARGETS, "dtype": "f32"}))
     return folder
 
 

@@ -8,6 +8,7 @@ import click
 from pamctl import __version__
 from pamctl.cli.align import align
 from pamctl.cli.convert import convert
+from pamctl.cli.convert_base import convert_base
 from pamctl.cli.demo import demo
 from pamctl.cli.errors import exit_code_of
 from pamctl.cli.eval import eval_
@@ -37,7 +38,7 @@ def pamctl() -> None:
     """
 
 
-for command in (train_task, align, merge, eval_, report, inspect, convert, tasks, demo):
+for command in (train_task, align, merge, eval_, report, inspect, convert, convert_base, tasks, demo):
     pamctl.add_command(command)
 
 

@@ -1,32 +1,26 @@
-"""Which base model a reference stands for, and everything that is read with it."""
+"""A base model ready for use: everything that is read of it, and what it says of itself."""
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import numpy as np
 
-from pamctl.hub import fetch, hub_reference
+from pamctl.models.checkpoint import EMBEDDED as EMBEDDED
+from pamctl.models.checkpoint import open_checkpoint
 from pamctl.models.config import PaliGemmaConfig
 from pamctl.models.images import ImageProcessor
+from pamctl.models.placement import Sharding
+from pamctl.models.reading import read_model
+from pamctl.models.stored import KINDS
 from pamctl.models.tokenizer import Tokenizer
 from pamctl.models.trees import Tree
-from pamctl.models.weights import read_weights
-from pamctl.refusal import Refusal
+from pamctl.refusal import Refusal, UsageRefusal
 
-EMBEDDED = "tiny-paligemma"
-_HUB_FILES = (
-    "config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "tokenizer.json",
-    "preprocessor_config.json",
-)
+DTYPES = {kind.lower(): dtype for kind, dtype in KINDS.items()}
+"""What the parameters may be in memory, by the names of `--dtype`."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +41,9 @@ class Base:
     """A frozen model with all that belongs to it.
 
     Attributes:
-        name: as it may be recorded: a Hub name, the embedded base's, or a folder's last part.
+        name: as it may be recorded: a Hub name, the embedded base's, a folder's last part or an .npz's stem.
         fingerprint: SHA-256 of the tensors as stored, the configuration and the tokenizer.
+        dtype: of the parameters in memory, f32, f16 or bf16.
         notes: what the user should know of how it was found.
     """
 
@@ -59,53 +54,50 @@ class Base:
     tokenizer: Tokenizer
     images: ImageProcessor
     lora_defaults: LoraDefaults
+    dtype: str
     notes: tuple[str, ...] = ()
 
 
-def load_base(reference: str | None = None, dtype: Any = jnp.float32) -> Base:
+def load_base(reference: str | None = None, dtype: Any = None, sharding: Sharding | None = None) -> Base:
     """Load a base model.
 
     Args:
-        reference: a folder in Hugging Face layout, `hf://org/name[@revision][/subfolder]`, a bare `org/name`
-            where no such path exists, or None or "tiny" for the embedded tiny PaliGemma.
-        dtype: of the parameters in memory, and so of the activations.
+        reference: a folder in Hugging Face layout, an .npz of big_vision or the folder of one,
+            `hf://org/name[@revision][/subfolder]`, a bare `org/name` where no such path exists, or None or
+            "tiny" for the embedded tiny PaliGemma.
+        dtype: of the parameters in memory, and so of the activations: f32, f16 or bf16, or numpy's or jax's
+            dtype; None for the base's own, which is bf16 unless its lora.json says otherwise.
+        sharding: how a parameter of a shape, dtype and with or without a first axis over layers lies over
+            devices, called with `stacked` by name; None for all on the default device.
 
     Raises:
-        Refusal: nothing is there, or it is not a whole PaliGemma 1 checkpoint.
+        Refusal: nothing is there, or it is not a whole PaliGemma checkpoint.
+        UsageRefusal: another dtype.
     """
-    name, folder, notes = _locate(reference)
-    config = PaliGemmaConfig.from_file(folder)
-    tokenizer = Tokenizer(folder / "tokenizer.json", config.text.vocab_size)
-    images = ImageProcessor.from_file(folder)
-    _check_agreement(folder, config, tokenizer, images)
-    parameters, digest = read_weights(folder, config, dtype)
+    checkpoint = open_checkpoint(reference)
+    lora_defaults, own = _defaults(checkpoint.folder / "lora.json")
+    name = _dtype_name(own if dtype is None else dtype)
+    parameters, digest = read_model(checkpoint.weights, DTYPES[name], sharding)
     return Base(
-        name=name,
-        fingerprint=_fingerprint(digest, config, folder / "tokenizer.json"),
-        config=config,
+        name=checkpoint.name,
+        fingerprint=_fingerprint(digest, checkpoint.config, checkpoint.folder / "tokenizer.json"),
+        config=checkpoint.config,
         parameters=parameters,
-        tokenizer=tokenizer,
-        images=images,
-        lora_defaults=_lora_defaults(folder / "lora.json"),
-        notes=notes,
+        tokenizer=checkpoint.tokenizer,
+        images=checkpoint.images,
+        lora_defaults=lora_defaults,
+        dtype=name,
+        notes=checkpoint.notes,
     )
 
 
-def _check_agreement(
-    folder: Path, config: PaliGemmaConfig, tokenizer: Tokenizer, images: ImageProcessor
-) -> None:
-    facts = (
-        ("pad_token_id", config.pad_token_id, "tokenizer.json", tokenizer.pad),
-        ("eos_token_id", config.eos_token_id, "tokenizer.json", tokenizer.eos),
-        ("bos_token_id", config.bos_token_id, "tokenizer.json", tokenizer.bos),
-        ("image_size", config.vision.image_size, "preprocessor_config.json", images.size),
-    )
-    for field, said, file, found in facts:
-        if said != found:
-            raise Refusal(
-                f"{folder}: config.json has {field} {said}, {file} has {found}",
-                f"use the {file} that belongs to the checkpoint",
-            )
+def _dtype_name(dtype: Any) -> str:
+    if isinstance(dtype, str) and dtype in DTYPES:
+        return dtype
+    for name, known in DTYPES.items():
+        if not isinstance(dtype, str) and known == np.dtype(dtype):
+            return name
+    raise UsageRefusal(f"a base cannot be held as {dtype}", f"choose one of {', '.join(DTYPES)}")
 
 
 def _fingerprint(weights: str, config: PaliGemmaConfig, tokenizer: Path) -> str:
@@ -114,34 +106,15 @@ def _fingerprint(weights: str, config: PaliGemmaConfig, tokenizer: Path) -> str:
     return digest.hexdigest()
 
 
-def _lora_defaults(path: Path) -> LoraDefaults:
+def _defaults(path: Path) -> tuple[LoraDefaults, str]:
+    """Return what `path` says of adapters, and the dtype in memory."""
     if not path.is_file():
-        return LoraDefaults()
+        return LoraDefaults(), "bf16"
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        return LoraDefaults(int(fields["rank"]), float(fields["alpha"]), str(fields["targets"]))
-    except (ValueError, KeyError, TypeError) as fault:
+        dtype = fields.get("dtype", "bf16")
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype {dtype!r}")
+        return LoraDefaults(int(fields["rank"]), float(fields["alpha"]), str(fields["targets"])), dtype
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
         raise Refusal(f"{path} is not rank, alpha and targets: {fault!r}", "mend it, or remove it") from fault
-
-
-def _locate(reference: str | None) -> tuple[str, Path, tuple[str, ...]]:
-    if reference is None or reference in ("tiny", EMBEDDED):
-        return EMBEDDED, Path(str(files("pamctl") / "assets" / EMBEDDED)), ()
-    folder = Path(reference)
-    if folder.is_dir():
-        return folder.resolve().name, folder, ()
-    if folder.exists():
-        raise Refusal(f"{reference} is a file, not a base model's folder", "name the folder it lies in")
-    found = hub_reference(reference)
-    if found is None or found.path.endswith((".json", ".safetensors")):
-        raise Refusal(
-            f"there is no base model at {reference}",
-            "name a folder in Hugging Face layout, hf://org/name, or tiny for the embedded one",
-        )
-    snapshot = fetch(found, _read_with_it)
-    return f"{found.repository}/{found.path}".rstrip("/"), snapshot.folder, snapshot.notes
-
-
-def _read_with_it(names: Sequence[str]) -> list[str]:
-    here = [name for name in names if "/" not in name]
-    return [name for name in here if any(fnmatchcase(name, pattern) for pattern in _HUB_FILES)]

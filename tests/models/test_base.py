@@ -15,7 +15,7 @@ import pytest
 from pamctl.hub import HubReference, Snapshot
 from pamctl.models.base import LoraDefaults, load_base
 from pamctl.models.images import ImageProcessor
-from pamctl.refusal import Refusal
+from pamctl.refusal import Refusal, UsageRefusal
 from tests.hub_server import serve
 
 
@@ -32,10 +32,59 @@ def test_a_folder_is_loaded_whole(checkpoint, config):
     assert len(base.fingerprint) == 64
     assert base.images.size == 8
     assert base.lora_defaults == LoraDefaults(rank=32, alpha=32.0)
-    assert {leaf.dtype for leaf in jax.tree.leaves(base.parameters)} == {jnp.dtype("float32")}
-    assert {leaf.dtype for leaf in jax.tree.leaves(load_base(str(checkpoint), jnp.bfloat16).parameters)} == {
-        jnp.dtype("bfloat16")
-    }
+
+
+def dtypes(base) -> set:
+    return {leaf.dtype for leaf in jax.tree.leaves(base.parameters)}
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "expected"),
+    [
+        (None, "bf16", jnp.bfloat16),
+        ("f32", "f32", jnp.float32),
+        ("f16", "f16", jnp.float16),
+        (jnp.bfloat16, "bf16", jnp.bfloat16),
+        (jnp.dtype("float32"), "f32", jnp.float32),
+    ],
+)
+def test_parameters_have_the_dtype_asked_for(checkpoint, asked, name, expected):
+    base = load_base(str(checkpoint), asked)
+    assert base.dtype == name
+    assert dtypes(base) == {jnp.dtype(expected)}
+    assert base.fingerprint == load_base(str(checkpoint)).fingerprint
+
+
+def test_without_one_the_base_says_it(folder):
+    said = {"rank": 4, "alpha": 8, "targets": ".*"}
+    (folder / "lora.json").write_text(json.dumps({**said, "dtype": "f32"}))
+    base = load_base(str(folder))
+    assert base.dtype == "f32"
+    assert dtypes(base) == {jnp.dtype("float32")}
+    assert load_base(str(folder), "bf16").dtype == "bf16"
+    assert load_base().dtype == "f32"
+    (folder / "lora.json").write_text(json.dumps({**said, "dtype": "int8"}))
+    with pytest.raises(Refusal, match="dtype 'int8'"):
+        load_base(str(folder))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "float32", jnp.int8])
+def test_other_dtypes_are_refused(checkpoint, dtype):
+    with pytest.raises(UsageRefusal, match="cannot be held as"):
+        load_base(str(checkpoint), dtype)
+
+
+def test_a_base_lies_over_devices_as_it_is_told(checkpoint):
+    asked = []
+
+    def sharding(shape, dtype, *, stacked: bool):
+        asked.append((shape, jnp.dtype(dtype).name, stacked))
+        return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+    base = load_base(str(checkpoint), sharding=sharding)
+    assert ((40, 16), "bfloat16", False) in asked
+    assert ((3, 16), "bfloat16", True) in asked
+    assert all(leaf.committed for leaf in jax.tree.leaves(base.parameters))
 
 
 def test_lora_json_gives_the_defaults(folder):
@@ -91,7 +140,7 @@ def test_a_hub_reference_fetches_only_what_is_read(monkeypatch, checkpoint, refe
         ]
         return Snapshot("org/name", "c0ffee", checkpoint, tuple(there), ("the Hub cannot be reached",))
 
-    monkeypatch.setattr("pamctl.models.base.fetch", fetch)
+    monkeypatch.setattr("pamctl.models.checkpoint.fetch", fetch)
     base = load_base(reference)
     assert base.name == "org/name"
     assert base.notes == ("the Hub cannot be reached",)
