@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -43,8 +44,11 @@ CASES = {
 
 @pytest.fixture(scope="module", autouse=True)
 def exactly() -> Iterator[None]:
+    # a training step takes ten seconds to compile well, for two steps
+    jax.config.update("jax_disable_most_optimizations", True)
     with exact_products_on_one_core():
         yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module", params=CASES)
