@@ -46,14 +46,14 @@ def read_model(
     with ThreadPoolExecutor(_READERS) as pool:
         waiting: deque[tuple[list[Placement], list[Future[dict[str, str]]]]] = deque()
         try:
-            for group in (*model.groups, *[()] * _GROUPS_AT_ONCE):
+            for group in (*model.groups, *[()] * (_GROUPS_AT_ONCE - 1)):
                 leaves = {leaf for run in group for leaf, _, _ in run.tensors}
                 placements = {leaf: Placement(leaf, dtype, sharding) for leaf in leaves}
                 waiting.append(
                     ([*placements.values()], [pool.submit(_read, run, placements) for run in group])
                 )
                 del placements
-                if len(waiting) > _GROUPS_AT_ONCE:
+                if len(waiting) == _GROUPS_AT_ONCE:
                     arrived, futures = waiting.popleft()
                     for future in futures:
                         digests |= future.result()
