@@ -36,7 +36,7 @@ def big_vision_model(file: Path) -> tuple[PaliGemmaConfig, StoredModel]:
     layout = _layout(config)
     _check(file, arrays, layout)
     groups = tuple((_run(arrays[name], parts),) for name, parts in layout.items())
-    return config, StoredModel(file, groups)
+    return config, StoredModel((file,), groups)
 
 
 @dataclass(frozen=True)

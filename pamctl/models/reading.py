@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +12,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
+from pamctl.models.digest_cache import keep_digest, known_digest
 from pamctl.models.leaves import Leaf
 from pamctl.models.placement import Placement, Sharding
 from pamctl.models.stored import KINDS, BlockReader, Run, StoredModel, StoredTensor, row_blocks
@@ -41,6 +43,7 @@ def read_model(
     Raises:
         Refusal: a file that ends early or has changed, or numbers that are not finite or are not in `dtype`.
     """
+    began, known = time.time(), known_digest(model)
     tree: Tree = {}
     digests: dict[str, str] = {}
     with ThreadPoolExecutor(_READERS) as pool:
@@ -49,9 +52,8 @@ def read_model(
             for group in (*model.groups, *[()] * (_GROUPS_AT_ONCE - 1)):
                 leaves = {leaf for run in group for leaf, _, _ in run.tensors}
                 placements = {leaf: Placement(leaf, dtype, sharding) for leaf in leaves}
-                waiting.append(
-                    ([*placements.values()], [pool.submit(_read, run, placements) for run in group])
-                )
+                futures = [pool.submit(_read, run, placements, known is None) for run in group]
+                waiting.append(([*placements.values()], futures))
                 del placements
                 if len(waiting) == _GROUPS_AT_ONCE:
                     arrived, futures = waiting.popleft()
@@ -61,12 +63,15 @@ def read_model(
                         _put(tree, placement.leaf.path, placement.array())
         finally:
             pool.shutdown(cancel_futures=True)
-    whole = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
-    return tree, hashlib.sha256(whole.encode()).hexdigest()
+    if known is None:
+        whole = "".join(f"{name} {digest}\n" for name, digest in sorted(digests.items()))
+        known = hashlib.sha256(whole.encode()).hexdigest()
+        keep_digest(model, known, began)
+    return tree, known
 
 
-def _read(run: Run, placements: Mapping[Leaf, Placement]) -> dict[str, str]:
-    """Read a run into its places; gives the SHA-256 of each tensor by canonical name."""
+def _read(run: Run, placements: Mapping[Leaf, Placement], hashed: bool) -> dict[str, str]:
+    """Read a run into its places; gives the SHA-256 of each tensor by canonical name, if they are hashed."""
     digests, reader = {}, BlockReader()
     for (leaf, layer, kind), tensor in zip(run.tensors, run.open(), strict=True):
         placement, name, stored = placements[leaf], leaf.name(layer), KINDS[kind]
@@ -74,7 +79,8 @@ def _read(run: Run, placements: Mapping[Leaf, Placement]) -> dict[str, str]:
         for start, stop in row_blocks(leaf, kind):
             room = placement.room(layer, start, stop) if placement.dtype == stored else None
             values = reader.read(tensor, leaf, start, stop, room)
-            digest.update(values.reshape(-1).view(np.uint8).data)
+            if hashed:
+                digest.update(values.reshape(-1).view(np.uint8).data)
             if room is None:
                 placement.put(layer, start, _cast(values, placement.dtype, tensor, reader))
         digests[name] = digest.hexdigest()

@@ -63,11 +63,11 @@ class StoredModel:
     """All tensors of a base on disk.
 
     Attributes:
-        path: the file or folder.
+        files: that hold them.
         groups: runs that may be read in any order and at once; all those of a parameter are in one group.
     """
 
-    path: Path
+    files: tuple[Path, ...]
     groups: tuple[tuple[Run, ...], ...]
 
 

@@ -46,7 +46,7 @@ def stored_weights(folder: Path, config: PaliGemmaConfig) -> StoredModel:
     groups = [
         tuple(_run(leaf, layer, sources[name]) for layer, name in enumerate(leaf.names())) for leaf in leaves
     ]
-    return StoredModel(folder, tuple(groups))
+    return StoredModel(tuple(_files(folder)), tuple(groups))
 
 
 def write_weights(folder: Path, params: Tree, config: PaliGemmaConfig, dtype: Any = np.float32) -> None:
