@@ -1,6 +1,11 @@
 """`pamctl eval`: score an adapter, or the base, on tasks."""
 
+from typing import Any
+
 import click
+
+from pamctl.cli.base_options import held_options
+from pamctl.cli.distributed_options import distributed_options, join_others
 
 
 @click.command("eval")
@@ -18,6 +23,8 @@ import click
 @click.option(
     "--batch-size", default=64, show_default=True, type=click.IntRange(min=1), help="Examples at once."
 )
+@held_options
+@distributed_options
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="Longest answer; default: the task's.")
 @click.option("--stage", type=click.Choice(["trained", "merged"]), help="For an adapter that does not tell.")
 @click.option("--run", help="Label that keeps apart runs of one method, such as p=30 and p=50.")
@@ -37,6 +44,7 @@ def eval_(
     run: str | None,
     force: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Score ADAPTER on tasks by greedy decoding; without ADAPTER, the base model zero-shot.
 
@@ -55,8 +63,11 @@ def eval_(
     from rich.table import Table
 
     from pamctl.cli.output import Progress, print_json, print_result, print_table, warn
+    from pamctl.compile_cache import keep_compiled_programs
     from pamctl.evaluation.score import score_adapter
 
+    keep_compiled_programs()
+    join_others(options)
     with Progress("eval", 0, unit="example") as progress:
 
         def on_examples(done: int, total: int, task: str) -> None:
@@ -78,6 +89,7 @@ def eval_(
             force=force,
             warn=warn,
             on_examples=on_examples,
+            **options,
         )
     if as_json:
         print_json("eval", {"results": [result.to_json() for result in scored]})

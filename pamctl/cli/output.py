@@ -16,31 +16,45 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_PLAIN_LINES = 5.0
 
 
+_printing = True
+
+
+def print_nothing() -> None:
+    """Leave printing to another process of the same run, from here on; errors are still told."""
+    global _printing
+    _printing = False
+
+
 def print_result(result: object) -> None:
     """Print what a shell captures: the path of what was written, or the text that was asked for."""
-    click.echo(str(result))
+    if _printing:
+        click.echo(str(result))
 
 
 def print_json(name: str, payload: Mapping[str, Any]) -> None:
     """Print one JSON object with its `schema`; NaN and Inf never appear in it."""
-    click.echo(json.dumps({"schema": f"pamctl.{name}/1", **payload}, ensure_ascii=False, allow_nan=False))
+    if _printing:
+        click.echo(json.dumps({"schema": f"pamctl.{name}/1", **payload}, ensure_ascii=False, allow_nan=False))
 
 
 def say(message: str) -> None:
     """Tell the person at the terminal something that is not the result."""
-    click.echo(message, err=True)
+    if _printing:
+        click.echo(message, err=True)
 
 
 def warn(message: str) -> None:
     """Say what the user should know before trusting the result."""
-    click.echo(f"Warning: {message}", err=True)
+    if _printing:
+        click.echo(f"Warning: {message}", err=True)
 
 
 def print_table(table: "Table", *, to_stdout: bool = False) -> None:
     """Print a rich table, on stderr unless it is the command's result."""
     from rich.console import Console
 
-    Console(stderr=not to_stdout, soft_wrap=False).print(table)
+    if _printing:
+        Console(stderr=not to_stdout, soft_wrap=False).print(table)
 
 
 class Progress:
@@ -53,7 +67,7 @@ class Progress:
         self._bar: Any = None
 
     def __enter__(self) -> "Progress":
-        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        if _printing and sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
             self._bar = _live_bar()
             self._bar.start()
             self._task = self._bar.add_task(self.title, total=self.total, detail="")

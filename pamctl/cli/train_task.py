@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pamctl.cli.base_options import held_options
+from pamctl.cli.distributed_options import distributed_options, join_others
 from pamctl.cli.push import push_option, pushed_to, say_where_it_would_be_pushed
 
 if TYPE_CHECKING:
     from pamctl.cli.output import Progress
-    from pamctl.training.task_run import Plan
+    from pamctl.training.plan import Plan
 
 
 @click.command()
@@ -58,11 +60,25 @@ if TYPE_CHECKING:
 @click.option("--steps", type=int, metavar="N", help="Optimiser steps, instead of --epochs.")
 @click.option("--weight-decay", type=float, help="Decoupled; follows the schedule, not the rate.")
 @click.option("--label-smoothing", type=float, help="Probability spread over the other tokens.")
+@click.option("--accumulate", type=int, default=1, metavar="N", help="Parts that a batch is worked on in.")
+@click.option(
+    "--remat",
+    type=click.Choice(["none", "elementwise", "all"]),
+    default="elementwise",
+    show_default=True,
+    help="What of each layer is computed again for the gradient: more saves memory.",
+)
+@held_options
 @click.option("--checkpoint-every", type=int, default=100, show_default=True, metavar="STEPS")
+@click.option(
+    "--keep-checkpoints", "kept", type=int, default=2, show_default=True, metavar="K", help="The newest K."
+)
+@click.option("--tensorboard", type=click.Path(path_type=Path), metavar="DIR", help="Show the numbers there.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of fresh LoRA and the examples' order.")
 @click.option(
     "--resume", is_flag=True, help="Go on from the newest checkpoint; leave a finished output alone."
 )
+@distributed_options
 @push_option
 @click.option("--force", is_flag=True, help="Replace an existing output and start over.")
 @click.option("--dry-run", is_flag=True, help="Check every input, show the plan, write nothing.")
@@ -73,6 +89,8 @@ def train_task(
     base: str | None,
     global_adapter: str | None,
     checkpoint_every: int,
+    kept: int,
+    tensorboard: Path | None,
     resume: bool,
     push_to: str | None,
     force: bool,
@@ -98,10 +116,12 @@ def train_task(
     from pamctl.training import plan_task, train_task
 
     keep_compiled_programs()
+    join_others(settings)
     inputs: dict[str, Any] = {
         "base": base,
         "global_adapter": global_adapter,
         "checkpoint_every": checkpoint_every,
+        "kept": kept,
         "resume": resume,
         "force": force,
     }
@@ -122,6 +142,7 @@ def train_task(
             on_step=bar.show,
             report=say,
             warn=warn,
+            tensorboard=tensorboard,
             **inputs,
             **settings,
         )
@@ -151,9 +172,21 @@ class _Bar:
 
         if self._bar is None:
             self._bar = Progress(self._title, progress.steps).__enter__()
-        self._bar.update(
-            progress.step, f"loss {progress.loss:.4f}, {progress.examples_per_second:.0f} examples/s"
-        )
+        self._bar.update(progress.step, _told(progress))
+
+
+def _told(progress: Any) -> str:
+    numbers = [
+        f"loss {progress.loss:.4f}",
+        f"lr {progress.learning_rate:.2e}",
+        f"{progress.examples_per_second:.0f} examples/s",
+        f"{progress.tokens_per_second:,.0f} tokens/s",
+    ]
+    if progress.mfu is not None:
+        numbers.append(f"MFU {progress.mfu:.0f} %")
+    if progress.conflicts is not None:
+        numbers.append(f"{progress.conflicts:.2f} % put back")
+    return ", ".join(numbers)
 
 
 def _record(output: Path) -> dict[str, Any]:
@@ -170,8 +203,18 @@ def _lines(plan: "Plan") -> list[str]:
     settings = [
         f"  {name:<16} {value}" for name, value in record["configuration"].items() if value is not None
     ]
+    memory = record["memory"]
+    parts = ("weights", "adapter", "optimizer", "batch", "activations")
+    fits = {True: "fits", False: "does not fit", None: "the device does not tell what it has"}
     return [
         f"would write {plan.output}: {', '.join(record['files'])}",
         f"{plan.examples:,} examples, {plan.trained_parameters:,} weights to train, {plan.parameters:,} kept",
+        f"{plan.configuration.steps:,} steps, {plan.tokens:,} tokens, {plan.devices} devices",
+        f"on each device {_size(memory['needed'])} of {_size(memory['available'])}, {fits[memory['fits']]}: "
+        + ", ".join(f"{name} {_size(memory[name])}" for name in parts),
         *settings,
     ]
+
+
+def _size(count: int | None) -> str:
+    return "?" if count is None else f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -3,12 +3,22 @@
 from typing import TYPE_CHECKING, Any
 
 from pamctl.distributed.joining import Mode, join
-from pamctl.distributed.processes import agree, barrier, broadcast_text, is_main
+from pamctl.distributed.processes import agree, barrier, broadcast_text, decided_by_main, gathered, is_main
 
 if TYPE_CHECKING:
     from pamctl.distributed.devices import Devices
 
-__all__ = ["Devices", "Mode", "agree", "barrier", "broadcast_text", "is_main", "join"]
+__all__ = [
+    "Devices",
+    "Mode",
+    "agree",
+    "barrier",
+    "broadcast_text",
+    "decided_by_main",
+    "gathered",
+    "is_main",
+    "join",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,13 +1,15 @@
 """How an adapter is scored: decode every example of a split greedily, score the answers, make a result."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from pamctl.adapters import Adapter
+from pamctl.distributed import gathered
 from pamctl.evaluation.answers import metric_named
 from pamctl.evaluation.results import Prediction, Result, examples_fingerprint, mean_score
 from pamctl.models.base import Base
@@ -16,8 +18,9 @@ from pamctl.models.lora import adapts_vision
 from pamctl.models.paligemma import Lora, image_features
 from pamctl.models.text import bucket
 from pamctl.refusal import UsageRefusal
-from pamctl.tasks.task import Task
+from pamctl.tasks.task import Example, Task
 from pamctl.training.batches import load_pixels
+from pamctl.training.prefetching import made_ahead
 
 BATCH_SIZE = 64
 
@@ -56,23 +59,31 @@ def evaluate(
     prefixes = [base.tokenizer.encode_prefix(example.prefix) for example in examples]
     longest = task.max_new_tokens if max_new_tokens is None else max_new_tokens
     answers: dict[int, str] = {}
-    for rows in _batches(prefixes, batch_size):
-        # rows repeat up to the full batch and widths are few, because every new shape is a new compilation
-        full = np.resize(rows, min(batch_size, bucket(len(examples))))
-        tokens, lengths = _padded([prefixes[row] for row in full], base.config.pad_token_id)
-        if features is None:
-            pixels = load_pixels(base, [examples[row] for row in rows])[np.arange(len(full)) % len(rows)]
-            seen = image_features(base.config, base.parameters, lora, scale, pixels)
-        else:
-            seen = jnp.asarray(features[full])
-        decoded = greedy(
-            base.config, base.parameters, lora, scale, seen, tokens, lengths, max_new_tokens=longest
-        )
-        answers |= {
-            row: base.tokenizer.decode(ids) for row, ids in zip(rows, np.asarray(decoded), strict=False)
-        }
-        if on_examples:
-            on_examples(len(answers))
+    groups = list(_batches(prefixes, batch_size))
+    # Rows repeat up to a full batch, because every new shape is a new compilation.
+    devices = base.devices
+    size = -(-min(batch_size, bucket(len(examples))) // devices.mesh.size) * devices.mesh.size
+    mine = devices.local_rows(size)
+
+    def inputs(number: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+        rows = np.resize(groups[number], size)
+        tokens, lengths = _padded([prefixes[row] for row in rows], base.config.pad_token_id)
+        seen = _images(base, examples, rows[mine]) if features is None else features[rows[mine]]
+        batch: tuple[jax.Array, jax.Array, jax.Array] = devices.put_batch((seen, tokens[mine], lengths[mine]))
+        return batch
+
+    with closing(made_ahead(inputs, range(len(groups)))) as batches:
+        for rows, (seen, tokens, lengths) in zip(groups, batches, strict=True):
+            if features is None:
+                seen = image_features(base.config, base.parameters, lora, scale, seen)
+            decoded = gathered(
+                greedy(
+                    base.config, base.parameters, lora, scale, seen, tokens, lengths, max_new_tokens=longest
+                )
+            )
+            answers |= {row: base.tokenizer.decode(ids) for row, ids in zip(rows, decoded, strict=False)}
+            if on_examples:
+                on_examples(len(answers))
     return [
         Prediction(
             example.id,
@@ -130,6 +141,12 @@ def _batches(prefixes: Sequence[Sequence[int]], batch_size: int) -> Iterator[lis
     rows = sorted(range(len(prefixes)), key=lambda row: len(prefixes[row]))
     for first in range(0, len(rows), batch_size):
         yield rows[first : first + batch_size]
+
+
+def _images(base: Base, examples: Sequence[Example], rows: np.ndarray) -> np.ndarray:
+    """The pixels of some examples, each read once though it may stand in several rows."""
+    once, places = np.unique(rows, return_inverse=True)
+    return load_pixels(base, [examples[row] for row in once])[places]
 
 
 def _padded(prefixes: Sequence[Sequence[int]], pad: int) -> tuple[np.ndarray, np.ndarray]:

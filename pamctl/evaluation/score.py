@@ -5,8 +5,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import jax
+
 from pamctl.adapters import Adapter, open_adapter
 from pamctl.adapters.provenance import Stage
+from pamctl.distributed import is_main
 from pamctl.evaluation.answers import metric_named
 from pamctl.evaluation.evaluate import BATCH_SIZE, evaluate, result_of
 from pamctl.evaluation.json_lines import refuse_unwritable
@@ -23,6 +26,9 @@ def score_adapter(
     tasks: Sequence[str | Path | Task],
     *,
     base: str | None = None,
+    dtype: str | None = None,
+    quantize: str | None = None,
+    fsdp: int | None = None,
     split: str = "test",
     limit: int | None = None,
     batch_size: int = BATCH_SIZE,
@@ -40,6 +46,7 @@ def score_adapter(
     Args:
         reference: the adapter; None scores the base, zero-shot.
         base: the base model; None takes the one that the adapter names, else the embedded one.
+        dtype, quantize, fsdp: how the base is held, see `load_base`.
         stage, run: labels of the results; None takes what the adapter's `pamctl.json` tells.
         results: JSON Lines file to append to.
         predictions: JSON Lines file to write once all tasks are done.
@@ -57,7 +64,7 @@ def score_adapter(
     opened = [task if isinstance(task, Task) else open_task(task) for task in tasks]
     _check_tasks(opened, split, warn)
     adapter = None if reference is None else _whole(open_adapter(reference))
-    model = load_base(base or (adapter.base_model if adapter else None))
+    model = load_base(base or (adapter.base_model if adapter else None), dtype, quantize=quantize, fsdp=fsdp)
     for note in model.notes:
         warn(note)
     if adapter:
@@ -65,6 +72,7 @@ def score_adapter(
             warn(note)
         _check_adapter(adapter, model, stage, warn)
     lora = lora_from_adapter(adapter, model.config) if adapter else {}
+    lora = jax.device_put(lora, model.devices.replicated)
     sizes = [len(task.split(split)[:limit]) for task in opened]
     scored: list[Result] = []
     answered: dict[str, list[Prediction]] = {}
@@ -75,9 +83,9 @@ def score_adapter(
         )
         result = result_of(answered[task.name], task, model, adapter, split=split)
         scored.append(replace(result, stage=stage or result.stage, run=run or result.run))
-        if results:
+        if results and is_main():
             append_results(results, scored[-1:])
-    if predictions:
+    if predictions and is_main():
         write_predictions(predictions, answered, force=force)
     return scored
 

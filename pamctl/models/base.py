@@ -2,17 +2,21 @@
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pamctl.distributed import Devices
 from pamctl.models.checkpoint import EMBEDDED as EMBEDDED
 from pamctl.models.checkpoint import open_checkpoint
 from pamctl.models.config import PaliGemmaConfig
 from pamctl.models.images import ImageProcessor
-from pamctl.models.placement import Sharding
+from pamctl.models.leaves import model_leaves
+from pamctl.models.quantization import quantized
 from pamctl.models.reading import read_model
 from pamctl.models.stored import KINDS
 from pamctl.models.tokenizer import Tokenizer
@@ -44,6 +48,8 @@ class Base:
         name: as it may be recorded: a Hub name, the embedded base's, a folder's last part or an .npz's stem.
         fingerprint: SHA-256 of the tensors as stored, the configuration and the tokenizer.
         dtype: of the parameters in memory, f32, f16 or bf16.
+        quantize: what the matrices of the layers are held in instead, None for nothing else.
+        devices: where the parameters lie, and batches go.
         notes: what the user should know of how it was found.
     """
 
@@ -55,10 +61,18 @@ class Base:
     images: ImageProcessor
     lora_defaults: LoraDefaults
     dtype: str
+    quantize: str | None
+    devices: Devices
     notes: tuple[str, ...] = ()
 
 
-def load_base(reference: str | None = None, dtype: Any = None, sharding: Sharding | None = None) -> Base:
+def load_base(
+    reference: str | None = None,
+    dtype: Any = None,
+    *,
+    quantize: str | None = None,
+    fsdp: int | None = None,
+) -> Base:
     """Load a base model.
 
     Args:
@@ -67,17 +81,20 @@ def load_base(reference: str | None = None, dtype: Any = None, sharding: Shardin
             "tiny" for the embedded tiny PaliGemma.
         dtype: of the parameters in memory, and so of the activations: f32, f16 or bf16, or numpy's or jax's
             dtype; None for the base's own, which is bf16 unless its lora.json says otherwise.
-        sharding: how a parameter of a shape, dtype and with or without a first axis over layers lies over
-            devices, called with `stacked` by name; None for all on the default device.
+        quantize: `nf4` holds the matrices of the layers in four bits, as they arrive.
+        fsdp: over how many devices the parameters are sharded; None for as few as they fit on.
 
     Raises:
         Refusal: nothing is there, or it is not a whole PaliGemma checkpoint.
-        UsageRefusal: another dtype.
+        UsageRefusal: another dtype or quantisation, or `fsdp` does not divide the devices.
     """
     checkpoint = open_checkpoint(reference)
     lora_defaults, own = _defaults(checkpoint.folder / "lora.json")
     name = _dtype_name(own if dtype is None else dtype)
-    parameters, digest = read_model(checkpoint.weights, DTYPES[name], sharding)
+    leaves = model_leaves(checkpoint.config)
+    devices = Devices.of(sum(math.prod(leaf.shape) for leaf in leaves) * DTYPES[name].itemsize, fsdp)
+    kept = partial(quantized, qtype=quantize) if quantize else lambda array: array
+    parameters, digest = read_model(checkpoint.weights, DTYPES[name], devices.base_sharding, kept)
     return Base(
         name=checkpoint.name,
         fingerprint=_fingerprint(digest, checkpoint.config, checkpoint.folder / "tokenizer.json"),
@@ -87,6 +104,8 @@ def load_base(reference: str | None = None, dtype: Any = None, sharding: Shardin
         images=checkpoint.images,
         lora_defaults=lora_defaults,
         dtype=name,
+        quantize=quantize,
+        devices=devices,
         notes=checkpoint.notes,
     )
 

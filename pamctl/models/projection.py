@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from pamctl.models.quantization import numbers_of
+
 Factors = Mapping[str, jax.Array]
 """One adapted projection: "a" (in, r) and "b" (r, out), float32."""
 
@@ -25,7 +27,7 @@ class Projection(nnx.Module):
         """Map x (..., in) to (..., out) in x's dtype; the low-rank update is computed in float32."""
         # Two dimensions, because the gradient of a batched product is twice as slow on a CPU.
         rows = x.reshape(-1, x.shape[-1])
-        y = rows @ self.weight[...].T
+        y = rows @ numbers_of(self.weight.get_value()).T
         if hasattr(self, "bias"):
             y = y + self.bias[...]
         if factors is not None:

@@ -4,7 +4,7 @@ import hashlib
 import os
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -25,7 +25,10 @@ _KIND_OF = {dtype: kind for kind, dtype in KINDS.items()}
 
 
 def read_model(
-    model: StoredModel, dtype: np.dtype[Any], sharding: Sharding | None = None
+    model: StoredModel,
+    dtype: np.dtype[Any],
+    sharding: Sharding | None = None,
+    kept: Callable[[jax.Array], Any] = lambda array: array,
 ) -> tuple[Tree, str]:
     """Read all tensors of a base into one stacked parameter after the other.
 
@@ -35,6 +38,7 @@ def read_model(
     Args:
         dtype: of the parameters in memory, one of `KINDS`.
         sharding: how each parameter lies over devices; None for all on the default device.
+        kept: what stays of each parameter once it is on the devices.
 
     Returns:
         The parameters, and the SHA-256 over names, kinds, shapes and numbers of all tensors as stored: the
@@ -60,7 +64,7 @@ def read_model(
                     for future in futures:
                         digests |= future.result()
                     for placement in arrived:
-                        _put(tree, placement.leaf.path, placement.array())
+                        _put(tree, placement.leaf.path, kept(placement.array()))
         finally:
             pool.shutdown(cancel_futures=True)
     if known is None:
@@ -100,7 +104,7 @@ def _cast(values: np.ndarray, dtype: np.dtype[Any], tensor: StoredTensor, reader
     return rounded
 
 
-def _put(tree: Tree, path: tuple[str, ...], value: jax.Array) -> None:
+def _put(tree: Tree, path: tuple[str, ...], value: Any) -> None:
     for key in path[:-1]:
         tree = tree.setdefault(key, {})
     tree[path[-1]] = value

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pamctl.training.task_run import plan_task, train_task
+    from pamctl.training.plan import plan_task
+    from pamctl.training.task_run import train_task
 
 __all__ = ["plan_task", "train_task"]
 
@@ -11,7 +12,7 @@ __all__ = ["plan_task", "train_task"]
 def __getattr__(name: str) -> Any:
     # Late, because importing jax takes a second that `pamctl --help` does not have.
     if name in __all__:
-        from pamctl.training import task_run
+        from pamctl.training import plan, task_run
 
-        return getattr(task_run, name)
+        return getattr(plan if name == "plan_task" else task_run, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

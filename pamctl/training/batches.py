@@ -32,27 +32,29 @@ class EncodedSplit:
         texts: every example, (examples, width).
         images: indices -> features (b, n, d) of the frozen vision tower, or pixels (b, images, h, w, 3) where
             the adapter changes what the tower makes of them or they would not fit in memory.
+        features_given: which of the two `images` gives.
         fingerprint: SHA-256 of ids, prompts and answers, and of the images where they are read beforehand.
     """
 
     texts: TextBatch
     images: Callable[[Indices], np.ndarray]
+    features_given: bool
     fingerprint: str
 
     def __len__(self) -> int:
         return len(self.texts.tokens)
 
-    def batch(self, indices: Indices, rows: slice = slice(None)) -> tuple[np.ndarray, TextBatch]:
+    def batch(self, indices: Indices, rows: Indices | None = None) -> tuple[np.ndarray, TextBatch]:
         """Return the images and texts of some examples, no wider than the bucket of the longest of them.
 
         Args:
             indices: of the whole batch, which decide the widths.
-            rows: those of them that are returned.
+            rows: those of them that are returned; None for all.
         """
         texts, length = self.texts, np.asarray(self.texts.length)
         suffix = length[indices] - np.asarray(texts.prefix_length)[indices]
         width = min(bucket(int(length[indices].max())), texts.tokens.shape[1])
-        kept = indices[rows]
+        kept = indices if rows is None else indices[rows]
         return self.images(kept), replace(
             texts,
             tokens=texts.tokens[kept, :width],
@@ -85,7 +87,7 @@ def encode_split(
     if alone and not vision_adapted and len(examples) * _feature_bytes(base) <= MEMORY_FOR_FEATURES:
         features = image_features_of(base, examples, digest.update)
     images = features.__getitem__ if features is not None else _pixels_of(base, examples)
-    return EncodedSplit(texts, images, digest.hexdigest())
+    return EncodedSplit(texts, images, features is not None, digest.hexdigest())
 
 
 def encode_texts(base: Base, examples: Iterable[Example], text_length: int) -> TextBatch:

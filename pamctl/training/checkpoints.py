@@ -18,7 +18,7 @@ import optax  # type: ignore[import-untyped]
 from orbax.checkpoint import v1 as ocp  # type: ignore[import-untyped]
 
 from pamctl import __version__
-from pamctl.distributed import barrier, broadcast_text, is_main
+from pamctl.distributed import barrier, decided_by_main, is_main
 from pamctl.orbax_saving import interrupt_deferred, saved_in_background
 from pamctl.refusal import Refusal
 from pamctl.training.metrics_log import FILE_NAME
@@ -71,7 +71,8 @@ class Checkpoints:
         self.settle()
         # On a CPU orbax writes from the memory that it is given, which the next step overwrites.
         copy = jax.tree.map(jnp.copy, state)
-        with disk_faults_named(self.folder):
+        # Ctrl-C waits until there is something for `close` to wait for: jax's exit would wait for ever.
+        with disk_faults_named(self.folder), interrupt_deferred():
             self._under_way = saved_in_background(
                 lambda: self._begin(step, copy),
                 lambda: self._vouch_for(step, metrics_size),
@@ -101,7 +102,7 @@ class Checkpoints:
         Raises:
             Refusal: the checkpoint was made with another configuration, or none of several is whole.
         """
-        step, metrics_size = _decided_by_main(lambda: self._newest_whole(warn))
+        step, metrics_size = decided_by_main(lambda: self._newest_whole(warn))
         return Checkpoint(step, self._load(step, like), metrics_size) if step else None
 
     def close(self) -> None:
@@ -234,7 +235,7 @@ def locked_folder_of(out: Path) -> Iterator[Path]:
         Refusal: another process is training into the same output.
     """
     folder = folder_of(out)
-    handle = _decided_by_main(lambda: _locked(out, folder))
+    handle = decided_by_main(lambda: _locked(out, folder))
     try:
         yield folder
     finally:
@@ -261,20 +262,6 @@ def _locked(out: Path, folder: Path) -> int:
             if os.path.samestat(os.fstat(handle), os.stat(folder / "lock")):
                 return handle
         os.close(handle)
-
-
-def _decided_by_main(decide: Callable[[], Any]) -> Any:
-    """What process 0 decides, in every process; where it refuses, all do."""
-    told: dict[str, Any] = {}
-    if is_main():
-        try:
-            told = {"decided": decide()}
-        except Refusal as fault:
-            told = {"refused": (fault.what, fault.way_on)}
-    told = json.loads(broadcast_text(json.dumps(told)))
-    if "refused" in told:
-        raise Refusal(*told["refused"])
-    return told["decided"]
 
 
 def _records(folder: Path) -> Path:

@@ -28,6 +28,9 @@ class Settings(TypedDict, total=False):
         learning_rate, batch_size, weight_decay, label_smoothing: as in `Recipe`.
         accumulate: parts of a batch that are worked on one after the other, to save memory; 1 by default.
         remat: what of each layer is computed again for the gradient, see `pamctl.models.trees.Remat`.
+        dtype: of the base in memory, f32, f16 or bf16; the base's own by default.
+        quantize: `nf4` holds the matrices of the base's layers in four bits; None by default.
+        fsdp: over how many devices the base is sharded; by default over as few as it fits on.
         seed: of the initial factors and of the order of examples; 0 by default.
     """
 
@@ -48,6 +51,9 @@ class Settings(TypedDict, total=False):
     label_smoothing: float | None
     accumulate: int
     remat: Remat
+    dtype: str | None
+    quantize: str | None
+    fsdp: int | None
     seed: int
 
 
@@ -70,6 +76,7 @@ class Configuration:
         alignment: None for a method that does not align.
         scale: what the forward pass multiplies A B with: alpha / rank.
         base, global_adapter, data: SHA-256 fingerprints of the inputs.
+        dtype, quantize: what the base is held in, and its matrices if that is less.
     """
 
     task: str
@@ -90,6 +97,8 @@ class Configuration:
     remat: Remat
     seed: int
     base: str
+    dtype: str
+    quantize: str | None
     global_adapter: str | None
     data: str
 
@@ -118,6 +127,7 @@ def check_settings(settings: Settings) -> None:
         ("--epochs", "epochs"),
         ("--steps", "steps"),
         ("--accumulate", "accumulate"),
+        ("--fsdp", "fsdp"),
     ):
         _in_range(option, settings.get(key), 1, math.inf, "1 or more")
     _in_range("--top-p", settings.get("top_p"), 0, 100, "from 0 to 100")

@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax  # type: ignore[import-untyped]
 
+from pamctl.distributed import agree
 from pamctl.models.base import Base
 from pamctl.models.config import PaliGemmaConfig
 from pamctl.models.paligemma import Lora, image_features, suffix_loss
 from pamctl.models.text import TextBatch
 from pamctl.models.trees import Remat, Tree
 from pamctl.refusal import Preempted
-from pamctl.training.batches import EncodedSplit
+from pamctl.training.batches import EncodedSplit, Indices
 from pamctl.training.checkpoints import Checkpoint, Checkpoints
 from pamctl.training.configuration import Configuration
 from pamctl.training.epochs import batch_indices
@@ -25,8 +26,11 @@ from pamctl.training.metrics_log import MetricsLog
 from pamctl.training.optimizer import Rates, optimizer, rates_of
 from pamctl.training.prefetching import made_ahead
 from pamctl.training.realignment import Anchor
-from pamctl.training.reports import Progress, Reports
+from pamctl.training.reports import EventSink, Progress, Reports, StepResult
 from pamctl.training.stop_request import StopRequest
+from pamctl.training.throughput import StepWork
+
+STEPS_BETWEEN_AGREEMENTS = 8
 
 
 class State(NamedTuple):
@@ -39,14 +43,16 @@ class State(NamedTuple):
 class StepNumbers(NamedTuple):
     """The numbers of a step that are traced, so that another task or seed is no new compilation."""
 
-    scale: jax.Array
-    label_smoothing: jax.Array
+    scale: jax.Array | np.float32
+    label_smoothing: jax.Array | np.float32
     rates: Rates
 
     @classmethod
-    def of(cls, config: Configuration) -> "StepNumbers":
-        """Put the numbers of a configuration on device once."""
-        return cls(jnp.float32(config.scale), jnp.float32(config.label_smoothing), rates_of(config))
+    def of(cls, config: Configuration, sharding: jax.sharding.Sharding) -> "StepNumbers":
+        """Put the numbers of a configuration on the devices once."""
+        numbers = cls(np.float32(config.scale), np.float32(config.label_smoothing), rates_of(config))
+        on_devices: StepNumbers = jax.device_put(numbers, sharding)
+        return on_devices
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ def train(
     resume_from: Checkpoint | None = None,
     checkpoints: Checkpoints | None = None,
     stop: StopRequest | None = None,
+    board: EventSink | None = None,
     on_step: Callable[[Progress], None] | None = None,
 ) -> Lora:
     """Train one task and return its adapter W', on device.
@@ -81,21 +88,24 @@ def train(
         Preempted: `stop` was requested; the state is in a checkpoint.
     """
     config = run.configuration
-    numbers, state, first = StepNumbers.of(config), initial_state(run.start), 1
+    devices = run.base.devices
+    numbers = StepNumbers.of(config, devices.replicated)
+    state, first = initial_state(run.start), 1
     if resume_from is not None:
         state, first = resume_from.state, resume_from.step + 1
-    reports = Reports(config, run.anchor, log, on_step, done=first - 1)
-    work: dict[str, Any] = {"numbers": numbers, "accumulate": config.accumulate, "remat": config.remat}
+    work = StepWork.of(run.base.config, run.start, features_given=run.split.features_given)
+    reports = Reports(config, run.anchor, log, work, board=board, on_step=on_step)
+    how: dict[str, Any] = {"numbers": numbers, "accumulate": config.accumulate, "remat": config.remat}
 
     with closing(made_ahead(partial(_batch, run), range(first, config.steps + 1))) as batches:
         for step, (images, texts) in enumerate(batches, first):
-            state, loss = train_step(run.base.config, run.base.parameters, state, images, texts, **work)
+            state, loss = train_step(run.base.config, run.base.parameters, state, images, texts, **how)
             counts = None
             if run.anchor is not None and config.alignment and step % config.alignment.align_every == 0:
                 aligned, counts = run.anchor.realign(state.lora)
                 state = state._replace(lora=aligned)
-            reports.add(step, loss, counts)
-            stopping = stop is not None and stop.requested
+            reports.add(StepResult(step, loss, counts, *_tokens(run, step)))
+            stopping = _stopping(stop, step)
             if checkpoints is None or step == config.steps:
                 continue
             if stopping or step % checkpoints.every == 0:
@@ -113,16 +123,41 @@ def train(
     return state.lora
 
 
-def _batch(run: Run, step: int) -> tuple[np.ndarray, TextBatch]:
-    """The images and texts of a step (1-based)."""
+def _batch(run: Run, step: int) -> tuple[jax.Array, TextBatch]:
+    """The images and texts of a step (1-based), on the devices; this process reads its own rows alone."""
+    devices = run.base.devices
+    batch: tuple[jax.Array, TextBatch] = devices.put_batch(
+        run.split.batch(_indices(run, step), devices.local_rows(run.configuration.batch_size))
+    )
+    return batch
+
+
+def _stopping(stop: StopRequest | None, step: int) -> bool:
+    """Whether the run ends after this step. Processes agree on that now and then: asking waits for a step."""
+    if stop is None or jax.process_count() == 1:
+        return stop is not None and stop.requested
+    return step % STEPS_BETWEEN_AGREEMENTS == 0 and agree(stop.requested)
+
+
+def _tokens(run: Run, step: int) -> tuple[int, int]:
+    """Text tokens and, of these, suffix tokens of a step's whole batch."""
+    indices, texts = _indices(run, step), run.split.texts
+    length, prefix = (int(np.asarray(of)[indices].sum()) for of in (texts.length, texts.prefix_length))
+    return length, length - prefix
+
+
+def _indices(run: Run, step: int) -> Indices:
     config = run.configuration
-    return run.split.batch(batch_indices(len(run.split), config.batch_size, config.seed, step))
+    return batch_indices(len(run.split), config.batch_size, config.seed, step)
 
 
 def initial_state(start: Lora) -> State:
     """Return the state before the first step: a copy of `start`, because a step consumes its state."""
     lora = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), start)
-    return State(lora, optimizer(Rates(0.0, 0.0, 1.0, 0, 1)).init(lora))
+    state = State(lora, optimizer(Rates(0.0, 0.0, 1.0, 0, 1)).init(lora))
+    # Like what a step returns: a state that lies in another way would be a second compilation.
+    placed: State = jax.device_put(state, jax.tree.leaves(start)[0].sharding)
+    return placed
 
 
 @partial(jax.jit, static_argnames=("config", "accumulate", "remat"), donate_argnames="state")

@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+import jax
+
 from pamctl.adapters import Adapter
 from pamctl.models.base import Base
 from pamctl.models.lora import adapts_vision, chosen, init_lora, lora_from_adapter
@@ -52,20 +54,26 @@ def prepare(
 
     Raises:
         Refusal: an example cannot be used, or the global adapter is of another base, rank or other modules.
-        UsageRefusal: a setting is out of range, or two of them exclude each other.
+        UsageRefusal: a setting is out of range, two of them exclude each other, or devices do not divide the
+            batch.
     """
     check_settings(settings)
     method, start = resolve_method(settings, has_global=global_adapter is not None)
     alignment = resolve_alignment(settings, method, task.recipe)
     rank, alpha, targets = _lora_settings(settings, base, global_adapter)
     seed = settings.get("seed", 0)
-    reference = None if global_adapter is None else lora_from_adapter(global_adapter, base.config)
+    everywhere = base.devices.replicated
+    reference = None
+    if global_adapter is not None:
+        reference = jax.device_put(lora_from_adapter(global_adapter, base.config), everywhere)
     lora = reference
     if lora is None or start == "fresh":
-        lora = init_lora(base.config, rank, targets, seed)
+        lora = jax.device_put(init_lora(base.config, rank, targets, seed), everywhere)
     vision = adapts_vision(lora)
     if split is None or vision:
         split = encode_split(base, task.split(TRAIN), task.text_length, vision_adapted=vision)
+    recipe = resolve_recipe(settings, task.recipe, len(split))
+    base.devices.local_rows(recipe["batch_size"] // recipe["accumulate"])
     configuration = Configuration(
         task=task.name,
         method=method.name,
@@ -77,8 +85,10 @@ def prepare(
         seed=seed,
         base=base.fingerprint,
         global_adapter=None if global_adapter is None else global_adapter.fingerprint,
+        dtype=base.dtype,
+        quantize=base.quantize,
         data=split.fingerprint,
-        **resolve_recipe(settings, task.recipe, len(split)),
+        **recipe,
     )
     anchor = None
     if alignment is not None and global_adapter is not None and reference is not None:

@@ -120,6 +120,7 @@ def _threshold_tree(config: PaliGemmaConfig, lora: Lora, limits: Thresholds) -> 
     for kind in adaptable(config):
         if kind.kind in lora.get(kind.tower, {}):
             pairs = np.array([limits[module] for module in kind.modules()], np.float32)
-            a, b = (jnp.asarray(column[:, None, None]) for column in pairs.T)
+            everywhere = lora[kind.tower][kind.kind]["a"].sharding
+            a, b = (jax.device_put(column[:, None, None], everywhere) for column in pairs.T)
             tree.setdefault(kind.tower, {})[kind.kind] = {"a": a, "b": b}
     return tree

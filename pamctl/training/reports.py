@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from pamctl.training.configuration import Configuration
 from pamctl.training.metrics_log import MetricsLog
 from pamctl.training.optimizer import rates_of, schedule
 from pamctl.training.realignment import Anchor, Counts, to_event
+from pamctl.training.throughput import StepWork, peak_flops
 
 SECONDS_BETWEEN_READS = 0.5
 
@@ -27,22 +29,50 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        loss: of the newest step.
-        examples_per_second: since the progress told before.
+        loss, learning_rate: of the newest step.
+        examples_per_second, tokens_per_second: since the progress told before; image tokens count.
+        mfu: percent of the devices' peak that the step's arithmetic is; None where the peak is not known.
+        conflicts: percent of all weights that the newest realignment put back; None before the first.
     """
 
     step: int
     steps: int
     loss: float
+    learning_rate: float
     examples_per_second: float
+    tokens_per_second: float
+    mfu: float | None = None
+    conflicts: float | None = None
+
+
+class EventSink(Protocol):
+    """Takes what happens at each step."""
+
+    def event(self, name: str, fields: Mapping[str, Any]) -> None: ...
+
+
+class StepResult(NamedTuple):
+    """A step whose numbers may still be on the device.
+
+    Attributes:
+        counts: of the weights put back after it; None where none were looked at.
+        text_tokens, targets: in the whole batch.
+    """
+
+    step: int
+    loss: jax.Array
+    counts: Counts | None
+    text_tokens: int
+    targets: int
 
 
 class Reports:
     """Steps whose numbers are still on the device, written to the log in order once they are read.
 
     Args:
+        work: the arithmetic of a step.
+        board: told the same events as the log.
         on_step: told after each reading, about twice a second.
-        done: steps before the first one added.
     """
 
     def __init__(
@@ -50,17 +80,23 @@ class Reports:
         config: Configuration,
         anchor: Anchor | None,
         log: MetricsLog,
-        on_step: Callable[[Progress], None] | None,
-        done: int,
+        work: StepWork,
+        *,
+        board: EventSink | None = None,
+        on_step: Callable[[Progress], None] | None = None,
     ) -> None:
-        self._config, self._anchor, self._log, self._on_step = config, anchor, log, on_step
+        self._config, self._anchor, self._log, self._work = config, anchor, log, work
+        self._sinks: tuple[EventSink, ...] = (log,) if board is None else (log, board)
+        self._on_step = on_step
+        self._peak = peak_flops(jax.devices())
         self._rates = config.learning_rate * np.asarray(schedule(rates_of(config), jnp.arange(config.steps)))
-        self._unread: list[tuple[int, jax.Array, Counts | None]] = []
-        self._done, self._read_at = done, time.monotonic()
+        self._unread: list[StepResult] = []
+        self._read_at = time.monotonic()
+        self._conflicts: float | None = None
 
-    def add(self, step: int, loss: jax.Array, counts: Counts | None) -> None:
-        """Take the loss of a step and, where weights were put back after it, the counts."""
-        self._unread.append((step, loss, counts))
+    def add(self, result: StepResult) -> None:
+        """Take a step."""
+        self._unread.append(result)
         if time.monotonic() - self._read_at >= SECONDS_BETWEEN_READS:
             self.settle()
 
@@ -68,25 +104,48 @@ class Reports:
         """Read and log everything so far; refuse the first number that is not finite."""
         if not self._unread:
             return
-        for step, on_device, counts in self._unread:
-            loss = float(on_device)
+        for result in self._unread:
+            loss = float(result.loss)
             if not math.isfinite(loss):
-                raise Diverged(f"the loss is {loss} at step {step}", self._way_on())
-            self._log.event(
-                "step", {"step": step, "loss": _short(loss), "learning_rate": _short(self._rates[step - 1])}
-            )
-            if counts is not None and self._anchor is not None:
-                report = self._anchor.report(counts)
+                raise Diverged(f"the loss is {loss} at step {result.step}", self._way_on())
+            rate = _short(self._rates[result.step - 1])
+            self._event("step", {"step": result.step, "loss": _short(loss), "learning_rate": rate})
+            if result.counts is not None and self._anchor is not None:
+                report = self._anchor.report(result.counts)
                 if report is None:
-                    raise Diverged(f"a weight is no longer a number at step {step}", self._way_on())
-                self._log.event("align", {"step": step, **to_event(report)})
-        self._unread.clear()
+                    raise Diverged(f"a weight is no longer a number at step {result.step}", self._way_on())
+                event = to_event(report)
+                self._conflicts = event["conflicts"]["percent"]["overall"]
+                self._event("align", {"step": result.step, **event})
         self._log.flush()
-        now = time.monotonic()
-        if self._on_step is not None:
-            seen = (step - self._done) * self._config.batch_size
-            self._on_step(Progress(step, self._config.steps, loss, seen / max(now - self._read_at, 1e-9)))
-        self._done, self._read_at = step, now
+        self._tell(loss, rate)
+        self._unread.clear()
+
+    def _event(self, name: str, fields: Mapping[str, Any]) -> None:
+        for sink in self._sinks:
+            sink.event(name, fields)
+
+    def _tell(self, loss: float, rate: float) -> None:
+        """Tell how fast the steps read just now were."""
+        now, step, batch = time.monotonic(), self._unread[-1].step, self._config.batch_size
+        seconds, self._read_at = max(now - self._read_at, 1e-9), now
+        if self._on_step is None:
+            return
+        steps = len(self._unread)
+        text, targets = (sum(getattr(of, name) for of in self._unread) for name in ("text_tokens", "targets"))
+        flops = self._work.flops(steps * batch, text, targets)
+        self._on_step(
+            Progress(
+                step=step,
+                steps=self._config.steps,
+                loss=loss,
+                learning_rate=rate,
+                examples_per_second=steps * batch / seconds,
+                tokens_per_second=(steps * batch * self._work.image_tokens + text) / seconds,
+                mfu=None if self._peak is None else 100 * flops / seconds / self._peak,
+                conflicts=self._conflicts,
+            )
+        )
 
     def _way_on(self) -> str:
         return f"lower --lr (it is {self._config.learning_rate}), or raise the warm-up by training longer"

@@ -1,19 +1,15 @@
-"""One task from start to an adapter on disk: planned, locked, resumed, trained, written."""
+"""One task from start to an adapter on disk: locked, resumed, trained, written."""
 
 import shutil
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Unpack
-
-import jax
-import numpy as np
+from typing import Unpack
 
 from pamctl.adapters import open_adapter
 from pamctl.adapters.sources import ADAPTER_FILES
+from pamctl.distributed import barrier, decided_by_main, is_main
 from pamctl.models.base import load_base
-from pamctl.models.trees import Tree
 from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.tasks import open_task
 from pamctl.training.checkpoints import (
@@ -32,6 +28,7 @@ from pamctl.training.metrics_log import FILE_NAME, MetricsLog
 from pamctl.training.preparation import Prepared, prepare
 from pamctl.training.reports import Diverged, Progress
 from pamctl.training.stop_request import StopRequest
+from pamctl.training.tensorboard import TensorBoard
 from pamctl.whole_output import refuse_existing
 
 CHECKPOINT_EVERY = 100
@@ -39,68 +36,6 @@ CHECKPOINT_EVERY = 100
 
 def _silent(message: str) -> None:
     """Tell nobody."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What `train_task` would do.
-
-    Attributes:
-        tasks: learned so far, this one included.
-        parameters, trained_parameters: numbers in the base, and in the adapter.
-        notes: what to know before starting.
-    """
-
-    output: Path
-    configuration: Configuration
-    examples: int
-    parameters: int
-    trained_parameters: int
-    notes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The plan as one JSON object."""
-        return {
-            "output": str(self.output),
-            "files": ["adapter_config.json", "adapter_model.safetensors", "pamctl.json", FILE_NAME],
-            "configuration": self.configuration.to_json(),
-            "examples": self.examples,
-            "parameters": self.parameters,
-            "trained_parameters": self.trained_parameters,
-            "notes": list(self.notes),
-        }
-
-
-def plan_task(
-    task: str | Path,
-    out: str | Path,
-    *,
-    base: str | None = None,
-    global_adapter: str | Path | None = None,
-    checkpoint_every: int = CHECKPOINT_EVERY,
-    kept: int = KEPT,
-    resume: bool = False,
-    force: bool = False,
-    **settings: Unpack[Settings],
-) -> Plan:
-    """Resolve every setting and check every input as `train_task` does, and write nothing.
-
-    Arguments and errors are those of `train_task`.
-    """
-    out = Path(out)
-    _refuse_early(
-        out, settings, checkpoint_every, kept, global_adapter is not None, resume=resume, force=force
-    )
-    prepared = _prepare(task, base, global_adapter, settings)
-    run = prepared.run
-    return Plan(
-        output=out,
-        configuration=run.configuration,
-        examples=len(run.split),
-        parameters=_size(run.base.parameters),
-        trained_parameters=_size(run.start),
-        notes=prepared.notes,
-    )
 
 
 def train_task(
@@ -113,6 +48,7 @@ def train_task(
     kept: int = KEPT,
     resume: bool = False,
     force: bool = False,
+    tensorboard: Path | None = None,
     on_step: Callable[[Progress], None] | None = None,
     report: Callable[[str], None] = _silent,
     warn: Callable[[str], None] = _silent,
@@ -122,7 +58,8 @@ def train_task(
 
     While it runs, checkpoints lie in `<out>.checkpoints/`; they are removed when the adapter is written.
     SIGTERM saves one and raises `Preempted`. The same inputs, settings and seed give the same bytes, resumed
-    or not.
+    or not. Of several processes that have joined (`pamctl.distributed.join`) each calls this with the same
+    arguments; the first one writes, and `out` is in a folder that all of them see.
 
     Args:
         task: an embedded task's name, a task folder or a `.jsonl`.
@@ -132,6 +69,7 @@ def train_task(
         kept: how many of the newest checkpoints are kept.
         resume: go on from the newest checkpoint, or start where there is none; a finished output is left.
         force: replace an existing output and ignore checkpoints.
+        tensorboard: folder for TensorBoard's event files; None for none.
         on_step: told how far the run is, about twice a second.
         report: told what happens.
         warn: told what to know before trusting the result.
@@ -143,13 +81,13 @@ def train_task(
         Preempted: stopped by SIGTERM, with a checkpoint saved.
     """
     out = Path(out)
-    _refuse_early(
+    refuse_early(
         out, settings, checkpoint_every, kept, global_adapter is not None, resume=resume, force=force
     )
     with StopRequest() as stop, locked_folder_of(out) as folder:
-        if force:
+        if force and is_main():
             shutil.rmtree(folder / STEPS, ignore_errors=True)
-        prepared = _prepare(task, base, global_adapter, settings)
+        prepared = prepared_run(task, base, global_adapter, settings)
         if out.exists() and not force:
             _refuse_other_result(out, prepared.run.configuration)
             report(f"{out} is finished already")
@@ -158,9 +96,11 @@ def train_task(
                 warn(note)
             checkpoints = Checkpoints(folder, prepared.run.configuration.to_json(), checkpoint_every, kept)
             with closing(checkpoints):
-                _train(prepared, out, checkpoints, stop, on_step, report, warn, force=force)
+                _train(prepared, out, checkpoints, stop, tensorboard, on_step, report, warn, force=force)
         # The folder itself goes with the lock, which another process may be waiting for.
-        shutil.rmtree(folder / STEPS, ignore_errors=True)
+        if is_main():
+            shutil.rmtree(folder / STEPS, ignore_errors=True)
+    barrier(f"{out} is finished")
     return out
 
 
@@ -169,6 +109,7 @@ def _train(
     out: Path,
     checkpoints: Checkpoints,
     stop: StopRequest,
+    tensorboard: Path | None,
     on_step: Callable[[Progress], None] | None,
     report: Callable[[str], None],
     warn: Callable[[str], None],
@@ -177,29 +118,43 @@ def _train(
 ) -> None:
     run = prepared.run
     found = checkpoints.latest(like=initial_state(run.start), warn=warn)
-    with closing(MetricsLog(checkpoints.folder / FILE_NAME, found.metrics_size if found else 0)) as log:
+    with ExitStack() as written:
+        file = checkpoints.folder / FILE_NAME if is_main() else None
+        log = written.enter_context(closing(MetricsLog(file, found.metrics_size if found else 0)))
+        board = None
+        if tensorboard is not None and is_main():
+            board = written.enter_context(closing(TensorBoard(tensorboard, found.step + 1 if found else 1)))
         if found is None:
             log.event("start", run.configuration.to_json())
         else:
             report(f"going on after step {found.step} of {run.configuration.steps}")
         try:
-            lora = train(run, log, resume_from=found, checkpoints=checkpoints, stop=stop, on_step=on_step)
+            lora = train(
+                run, log, resume_from=found, checkpoints=checkpoints, stop=stop, board=board, on_step=on_step
+            )
         except Diverged:
             # The same settings would only lead there again.
             checkpoints.remove()
             raise
-        write_finished(finished_adapter(prepared, lora, str(out)), log, out, force=force)
+        adapter = finished_adapter(prepared, lora, str(out))
+        decided_by_main(lambda: write_finished(adapter, log, out, force=force))
 
 
-def _prepare(
+def prepared_run(
     task: str | Path, base: str | None, global_adapter: str | Path | None, settings: Settings
 ) -> Prepared:
+    """Read the base, the global adapter and the task, and make a run of them."""
     reference = None if global_adapter is None else open_adapter(global_adapter)
-    model = load_base(base or (reference.base_model if reference else None))
+    model = load_base(
+        base or (reference.base_model if reference else None),
+        settings.get("dtype"),
+        quantize=settings.get("quantize"),
+        fsdp=settings.get("fsdp"),
+    )
     return prepare(open_task(task), model, reference, settings)
 
 
-def _refuse_early(
+def refuse_early(
     out: Path,
     settings: Settings,
     checkpoint_every: int,
@@ -234,7 +189,3 @@ def _refuse_other_result(out: Path, config: Configuration) -> None:
             f"{out} was made with another configuration: {'; '.join(changes)}",
             "choose another output, or give --force instead of --resume to replace it",
         )
-
-
-def _size(tree: Tree) -> int:
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))

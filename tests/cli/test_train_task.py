@@ -87,25 +87,6 @@ def wait_for_checkpoint(out: Path, step: int) -> None:
         time.sleep(0.01)
 
 
-def test_killed_at_any_step_the_same_command_with_resume_completes(
-    started: Callable[..., subprocess.Popen[str]], tmp_path: Path, unbroken: bytes
-) -> None:
-    out = tmp_path / "out"
-    for step in (1, 7):
-        process = started(out, "--checkpoint-every", "1", "--resume")
-        wait_for_checkpoint(out, step)
-        process.kill()
-        process.communicate()
-        assert not out.exists()
-    process = started(out, "--resume")
-    stdout, stderr = process.communicate(timeout=300)
-    assert process.returncode == 0, stderr
-    assert stdout == f"{out}\n"
-    assert "going on after step" in stderr
-    assert (out / WEIGHTS).read_bytes() == unbroken
-    assert [child.name for child in tmp_path.iterdir()] == ["out"]
-
-
 def test_sigterm_saves_and_exits_75(
     started: Callable[..., subprocess.Popen[str]], tmp_path: Path, unbroken: bytes
 ) -> None:

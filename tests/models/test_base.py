@@ -74,17 +74,11 @@ def test_other_dtypes_are_refused(checkpoint, dtype):
         load_base(str(checkpoint), dtype)
 
 
-def test_a_base_lies_over_devices_as_it_is_told(checkpoint):
-    asked = []
-
-    def sharding(shape, dtype, *, stacked: bool):
-        asked.append((shape, jnp.dtype(dtype).name, stacked))
-        return jax.sharding.SingleDeviceSharding(jax.devices()[0])
-
-    base = load_base(str(checkpoint), sharding=sharding)
-    assert ((40, 16), "bfloat16", False) in asked
-    assert ((3, 16), "bfloat16", True) in asked
-    assert all(leaf.committed for leaf in jax.tree.leaves(base.parameters))
+def test_a_base_lies_on_the_devices_that_it_names(checkpoint):
+    base = load_base(str(checkpoint))
+    assert {leaf.sharding.mesh for leaf in jax.tree.leaves(base.parameters)} == {base.devices.mesh}
+    with pytest.raises(UsageRefusal, match=f"fsdp 3 does not divide {jax.device_count()} devices"):
+        load_base(str(checkpoint), fsdp=3)
 
 
 def test_lora_json_gives_the_defaults(folder):

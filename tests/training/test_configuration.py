@@ -59,9 +59,18 @@ def test_flags_override_the_recipe_one_by_one() -> None:
         "label_smoothing": 0.2,
         "warmup": 0.05,
         "clip": 1.0,
+        "accumulate": 1,
+        "remat": "elementwise",
     }
     changed = resolve_recipe({"learning_rate": 1e-3, "label_smoothing": 0.0}, recipe, 1000)
     assert (changed["learning_rate"], changed["label_smoothing"], changed["steps"]) == (1e-3, 0.0, 250)
+
+
+def test_a_batch_is_accumulated_in_equal_parts() -> None:
+    recipe = Recipe(steps=1, batch_size=24)
+    assert resolve_recipe({"accumulate": 8}, recipe, 1000)["accumulate"] == 8
+    with pytest.raises(UsageRefusal, match="--accumulate 5 does not divide the batch size 24"):
+        resolve_recipe({"accumulate": 5}, recipe, 1000)
 
 
 @pytest.mark.parametrize(

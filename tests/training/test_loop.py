@@ -18,9 +18,10 @@ from pamctl.models.paligemma import Lora, suffix_loss
 from pamctl.tasks import open_task
 from pamctl.training.configuration import Settings
 from pamctl.training.epochs import batch_indices
-from pamctl.training.loop import State, train
+from pamctl.training.loop import State, train, train_step
 from pamctl.training.metrics_log import FILE_NAME, MetricsLog
 from pamctl.training.preparation import Prepared, prepare
+from pamctl.training.realignment import _realign
 from pamctl.training.reports import Diverged, Progress
 from tests.training_cases import CONFIG, EXAMPLES, TARGETS
 
@@ -156,3 +157,24 @@ def test_progress_ends_at_the_last_step(inputs: Path, base: Base) -> None:
     train(prepared(inputs, base, steps=5).run, MetricsLog(), on_step=told.append)
     assert (told[-1].step, told[-1].steps) == (5, 5)
     assert all(progress.examples_per_second > 0 for progress in told)
+
+
+def test_every_step_and_realignment_runs_one_compiled_program(inputs: Path, base: Base) -> None:
+    train_step.clear_cache()
+    _realign.clear_cache()
+    for seed in (0, 1):
+        train(prepared(inputs, base, steps=5, align_every=2, seed=seed).run, MetricsLog())
+    assert (train_step._cache_size(), _realign._cache_size()) == (1, 1)
+
+
+def test_progress_tells_rates_and_what_was_put_back(inputs: Path, base: Base) -> None:
+    told: list[Progress] = []
+    log = MetricsLog()
+    train(prepared(inputs, base, steps=6, align_every=2).run, log, on_step=told.append)
+    steps = [event for event in events_of(log) if event["event"] == "step"]
+    aligned = [event for event in events_of(log) if event["event"] == "align"]
+    assert told[-1].learning_rate == steps[-1]["learning_rate"]
+    assert told[-1].conflicts == aligned[-1]["conflicts"]["percent"]["overall"]
+    # four image tokens and <bos> b c "\\n" d <eos>
+    assert told[-1].tokens_per_second == pytest.approx(10 * told[-1].examples_per_second)
+    assert told[-1].mfu is None
