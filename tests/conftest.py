@@ -12,6 +12,10 @@ from hypothesis import settings
 settings.register_profile("pamctl", deadline=None)
 settings.load_profile("pamctl")
 
+# pytest-xdist has a worker a core: threads of a worker's linear algebra would only wait for each other.
+for threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
+
 # Tests keep compiled programs apart from the user's, and leave none behind.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="pamctl-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)

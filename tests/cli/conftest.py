@@ -1,10 +1,12 @@
 """What the tests of several commands start from."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.adapter_cases import child_of, random_adapter, saved
+from tests.warm_pamctl import WarmPamctl
 
 
 @pytest.fixture
@@ -16,3 +18,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     saved(random_adapter(2, rank=6), tmp_path / "other")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmPamctl]:
+    """The program, whose runs share what jax has compiled."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        patched.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        # A command whose files may not grow cannot keep what it compiled, which it tells.
+        patched.setenv("PYTHONWARNINGS", "ignore:Error writing persistent compilation cache")
+        program = WarmPamctl(tmp_path_factory.mktemp("streams"))
+    yield program
+    program.close()

@@ -1,6 +1,7 @@
 """The command group: fast help, light imports, examples that run, exit codes."""
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from pamctl.cli.main import pamctl
+from tests.warm_pamctl import WarmPamctl
 
 Named = tuple[str, click.Command]
 
@@ -40,41 +42,43 @@ def test_help_says_what_it_does_and_shows_an_example_of_itself(name: str) -> Non
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workplace(tmp_path_factory: pytest.TempPathFactory, warm: WarmPamctl) -> Path:
     """Where every example can run: two adapters, two merges of them, a task of one's own, results."""
     folder = tmp_path_factory.mktemp("examples")
     for line in (
-        "pamctl train-task tiny-gqa -o first --steps 2",
-        "pamctl train-task tiny-vqav2 --global first -o second --steps 2",
+        "pamctl train-task tiny-scienceqa -o first --steps 2",
+        "pamctl train-task tiny-textvqa --global first -o second --steps 2",
         "pamctl merge first second -o merged",
         "pamctl merge first second -o sparse --method ties --density 0.5 --rank 8",
         "pamctl tasks show tiny-gqa --save picture.png",
         "pamctl eval merged --task tiny-gqa --limit 2 --results results.jsonl",
     ):
-        shell(line, folder)
+        succeeds(warm, line, folder)
     task = '{"image": "picture.png", "question": "what is it ?", "answer": "a square"}\n'
     (folder / "my-task.jsonl").write_text(task)
     return folder
 
 
-def shell(line: str, folder: Path) -> str:
-    """Run one example, with outputs of its own so that examples do not get into each other's way."""
-    program = f'PATH="{Path(sys.executable).parent}:$PATH"; {line}'
-    done = subprocess.run(["bash", "-c", program], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+def succeeds(warm: WarmPamctl, line: str, folder: Path) -> None:
+    program, *arguments = shlex.split(line)
+    assert program == "pamctl"
+    done = warm(*arguments, cwd=folder)
+    assert done.code == 0, f"{line}\n{done.stdout}\n{done.stderr}"
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "pamctl demo"])
-def test_examples_run(name: str, workplace: Path) -> None:
+def test_examples_run(name: str, workplace: Path, warm: WarmPamctl) -> None:
+    """Each with outputs of its own, so that examples do not get into each other's way."""
     for number, line in enumerate(examples(COMMANDS[name])):
         own = f"{name.split()[-1]}-{number}"
         line = re.sub(r"(-o|--results|--predictions|--save) (\S+)", rf"\1 {own}/\2", line)
         line = re.sub(r"^pamctl report \S+", "pamctl report results.jsonl", line)
         (workplace / own).mkdir(exist_ok=True)
-        if name == "pamctl train-task" and "--epochs" not in line:
+        if line.startswith("pamctl train-task") and "--epochs" not in line:
             line += " --steps 2"
-        shell(line, workplace)
+        if line.startswith("pamctl eval") and "--limit" not in line:
+            line += " --limit 2"
+        succeeds(warm, line, workplace)
 
 
 def test_help_is_fast_and_imports_no_array_library() -> None:

@@ -27,13 +27,6 @@ PROGRAM = [sys.executable, "-m", "pamctl"]
 
 
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmPamctl]:
-    program = WarmPamctl(tmp_path_factory.mktemp("streams"))
-    yield program
-    program.close()
-
-
-@pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory, warm: WarmPamctl) -> Path:
     """A folder with two adapters in line, what is wrong with others, and tasks sound and unsound."""
     folder = tmp_path_factory.mktemp("room")
@@ -42,7 +35,7 @@ def room(tmp_path_factory: pytest.TempPathFactory, warm: WarmPamctl) -> Path:
     for command in (
         "train-task tiny-gqa --steps 2 -o first",
         "train-task tiny-gqa --steps 2 --base other-base -o foreign",
-        "train-task tiny-vqav2 --steps 2 --global first -o second",
+        "train-task tiny-gqa --steps 2 --global first -o second",
         "merge first second --space delta --rank 4 -o narrow",
     ):
         done = warm(*command.split(), cwd=folder)
@@ -342,7 +335,7 @@ def test_a_read_only_folder(warm: WarmPamctl, room: Path, tmp_path: Path, comman
 
 
 def test_two_processes_into_one_output(warm: WarmPamctl, room: Path, tmp_path: Path) -> None:
-    command = f"train-task {room}/sound.jsonl --global {room}/first --batch-size 2 --steps 30 -o out".split()
+    command = f"train-task tiny-gqa --global {room}/first --steps 4 -o out".split()
     both = [warm.wait(pid) for pid in [warm.start(*command, cwd=tmp_path) for _ in range(2)]]
     done, other = sorted(both, key=lambda done: done.code)
     assert (done.code, done.stdout) == (0, "out\n")
