@@ -26,12 +26,17 @@ def attend(
         (b, t, heads * head_dim) in the dtype of `values`.
     """
     batch, length, heads, width = queries.shape
-    shared = keys.shape[2]
-    grouped = queries.reshape(batch, length, shared, heads // shared, width)
-    scores = jnp.einsum("btkgh,bskh->bkgts", grouped, keys, preferred_element_type=jnp.float32)
+    slots, shared = keys.shape[1:3]
+    # The queries of a group are rows of one product, and heads stand before tokens: copied once, here.
+    grouped = queries.reshape(batch, length, shared, -1, width).transpose(0, 2, 3, 1, 4)
+    rows = grouped.reshape(batch, shared, -1, width)
+    keys, values = keys.swapaxes(1, 2), values.swapaxes(1, 2)
+    scores = jnp.einsum("bkqh,bksh->bkqs", rows, keys, preferred_element_type=jnp.float32)
     if softcap is not None:
         scores = softcap * jnp.tanh(scores / softcap)
+    scores = scores.reshape(batch, shared, -1, length, slots)
     if mask is not None:
         scores = jnp.where(mask[:, None, None], scores, _FAR)
-    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
-    return jnp.einsum("bkgts,bskh->btkgh", weights, values).reshape(batch, length, heads * width)
+    weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype).reshape(batch, shared, -1, slots)
+    attended = jnp.einsum("bkqs,bksh->bkqh", weights, values).reshape(grouped.shape)
+    return attended.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads * width)

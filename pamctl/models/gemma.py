@@ -9,7 +9,7 @@ from flax import nnx
 
 from pamctl.models.attention import attend
 from pamctl.models.config import TextConfig
-from pamctl.models.projection import LoraLayer, Projection
+from pamctl.models.projection import LoraLayer, Projection, projected
 from pamctl.models.trees import Remat, Tree, computed_again, initial_stack, initial_tree, module
 
 
@@ -66,9 +66,8 @@ class Attention(nnx.Module):
     ) -> tuple[jax.Array, Cache | None]:
         """Map x (b, t, d) to (b, t, d); with a cache, its t keys and values are written at `place`."""
         heads = (*x.shape[:2], -1, self.config.head_dim)
-        q = self.q_proj(x, lora.get("q_proj"), scale).reshape(heads)
-        k = self.k_proj(x, lora.get("k_proj"), scale).reshape(heads)
-        v = self.v_proj(x, lora.get("v_proj"), scale).reshape(heads)
+        maps = [(getattr(self, kind), lora.get(kind)) for kind in ("q_proj", "k_proj", "v_proj")]
+        q, k, v = (y.reshape(heads) for y in projected(x, maps, scale))
         q = rotate(q, positions, self.config.rope_theta) * self.config.query_scale
         k = rotate(k, positions, self.config.rope_theta)
         if cache is not None:
@@ -88,10 +87,9 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x: jax.Array, lora: LoraLayer, scale: jax.Array | float) -> jax.Array:
         """Map x (b, t, d) to (b, t, d)."""
-        gate = jax.nn.gelu(self.gate_proj(x, lora.get("gate_proj"), scale), approximate=True)
-        return self.down_proj(
-            gate * self.up_proj(x, lora.get("up_proj"), scale), lora.get("down_proj"), scale
-        )
+        maps = [(getattr(self, kind), lora.get(kind)) for kind in ("gate_proj", "up_proj")]
+        gate, up = projected(x, maps, scale)
+        return self.down_proj(jax.nn.gelu(gate, approximate=True) * up, lora.get("down_proj"), scale)
 
 
 class Block(nnx.Module):

@@ -1,12 +1,15 @@
-"""One linear map of a tower and the low-rank update that an adapter adds to it."""
+"""Linear maps of a tower and the low-rank updates that an adapter adds to them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from pamctl.models.quantization import numbers_of
+from pamctl.models.trees import PRODUCT
 
 Factors = Mapping[str, jax.Array]
 """One adapted projection: "a" (in, r) and "b" (r, out), float32."""
@@ -25,12 +28,30 @@ class Projection(nnx.Module):
 
     def __call__(self, x: jax.Array, factors: Factors | None, scale: jax.Array | float) -> jax.Array:
         """Map x (..., in) to (..., out) in x's dtype; the low-rank update is computed in float32."""
-        # Two dimensions, because the gradient of a batched product is twice as slow on a CPU.
-        rows = x.reshape(-1, x.shape[-1])
-        y = rows @ numbers_of(self.weight.get_value()).T
-        if hasattr(self, "bias"):
-            y = y + self.bias[...]
+        (y,) = projected(x, [(self, factors)], scale)
+        return y
+
+
+def projected(
+    x: jax.Array, maps: Sequence[tuple[Projection, Factors | None]], scale: jax.Array | float
+) -> list[jax.Array]:
+    """Map x (..., in) by several projections of the same inputs: (..., out) each, in x's dtype.
+
+    One product with the A of all of them side by side serves every low-rank update.
+    """
+    # Two dimensions, because the gradient of a batched product is twice as slow on a CPU.
+    rows = x.reshape(-1, x.shape[-1])
+    adapted = [factors["a"] for _, factors in maps if factors is not None]
+    lows = iter(())
+    if adapted:
+        low = checkpoint_name(rows.astype(jnp.float32) @ jnp.concatenate(adapted, axis=1), PRODUCT)
+        lows = iter(jnp.split(scale * low, np.cumsum([a.shape[1] for a in adapted])[:-1], axis=1))
+    outputs = []
+    for projection, factors in maps:
+        y = rows @ numbers_of(projection.weight.get_value()).T
+        if hasattr(projection, "bias"):
+            y = y + projection.bias[...]
         if factors is not None:
-            low = rows.astype(jnp.float32) @ factors["a"]
-            y = (y + (scale * low) @ factors["b"]).astype(x.dtype)
-        return y.reshape(*x.shape[:-1], -1)
+            y = (y + next(lows) @ factors["b"]).astype(x.dtype)
+        outputs.append(checkpoint_name(y, PRODUCT).reshape(*x.shape[:-1], -1))
+    return outputs

@@ -8,7 +8,7 @@ from flax import nnx
 
 from pamctl.models.attention import attend
 from pamctl.models.config import VisionConfig
-from pamctl.models.projection import LoraLayer, Projection
+from pamctl.models.projection import LoraLayer, Projection, projected
 from pamctl.models.trees import Remat, Tree, computed_again, initial_stack, initial_tree, module
 
 
@@ -42,10 +42,9 @@ class VisionAttention(nnx.Module):
     def __call__(self, x: jax.Array, lora: LoraLayer, scale: jax.Array | float) -> jax.Array:
         """Map x (b, t, d) to (b, t, d)."""
         heads = (*x.shape[:2], self.config.num_attention_heads, self.config.head_dim)
-        q = self.q_proj(x, lora.get("q_proj"), scale).reshape(heads) * self.config.head_dim**-0.5
-        k = self.k_proj(x, lora.get("k_proj"), scale).reshape(heads)
-        v = self.v_proj(x, lora.get("v_proj"), scale).reshape(heads)
-        return self.out_proj(attend(q, k, v), lora.get("out_proj"), scale)
+        maps = [(getattr(self, kind), lora.get(kind)) for kind in ("q_proj", "k_proj", "v_proj")]
+        q, k, v = (y.reshape(heads) for y in projected(x, maps, scale))
+        return self.out_proj(attend(q * self.config.head_dim**-0.5, k, v), lora.get("out_proj"), scale)
 
 
 class VisionFeedForward(nnx.Module):

@@ -12,6 +12,9 @@ Tree = dict[str, Any]
 Remat = Literal["none", "elementwise", "all"]
 """What of a layer the backward pass computes again: nothing, all but its matrix products, or all."""
 
+PRODUCT = "product"
+"""The name under which a projection's results are kept for the backward pass."""
+
 Module = TypeVar("Module", bound=nnx.Module)
 
 
@@ -39,5 +42,5 @@ def computed_again(layer: Callable[..., Any], remat: Remat) -> Callable[..., Any
     if remat == "none":
         return layer
     keep = jax.checkpoint_policies
-    policy = keep.dots_with_no_batch_dims_saveable if remat == "elementwise" else keep.nothing_saveable
+    policy = keep.save_only_these_names(PRODUCT) if remat == "elementwise" else keep.nothing_saveable
     return jax.checkpoint(layer, policy=policy, prevent_cse=False)

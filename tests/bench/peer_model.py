@@ -1,6 +1,9 @@
 """One checkpoint in both libraries, ours and transformers with peft, with the same examples for both."""
 
+import statistics
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,18 @@ from pamctl.models.config import PaliGemmaConfig
 from pamctl.models.text import TextBatch, text_batch
 
 SUFFIX = 4
+TURN = 10
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+"""torch's, by the names of `--dtype`."""
+
+TARGETS = {
+    "decoder": (r"language_model\..*", r".*language_model\..*(q|k|v|o|gate|up|down)_proj"),
+    "both": (
+        r"(language_model|vision_tower).*",
+        r".*(language_model|vision_tower)\..*(q_proj|k_proj|v_proj|o_proj|out_proj|gate_proj|up_proj|down_proj|fc1|fc2)",
+    ),
+}
+"""What is adapted, as ours and as peft's pattern."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +47,9 @@ class Examples:
     texts: TextBatch
 
     @classmethod
-    def random(cls, config: PaliGemmaConfig, batch: int, text_length: int, suffix: int = SUFFIX) -> "Examples":
+    def random(
+        cls, config: PaliGemmaConfig, batch: int, text_length: int, suffix: int = SUFFIX
+    ) -> "Examples":
         rng = np.random.default_rng(0)
         side = config.vision.image_size
         ids = rng.integers(5, config.text.vocab_size, (batch, text_length))
@@ -66,3 +83,41 @@ def peer_of(folder: Path, rank: int, targets: str, device: str, dtype: Any, atte
     ).to(device)
     settings = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=targets)
     return peft.get_peft_model(model, settings).train()
+
+
+def first_call(work: Callable[[], object]) -> float:
+    """The seconds that a first call takes beyond a second: compilation, mostly."""
+    begun = time.perf_counter()
+    work()
+    first = time.perf_counter()
+    work()
+    return first - begun - (time.perf_counter() - first)
+
+
+def taking_turns(
+    one: Callable[[], object], other: Callable[[], object], times: int
+) -> tuple[list[float], list[float]]:
+    """The seconds of each call of both, in turns of some calls, so that what else the machine does hits both.
+
+    After a call of the other side threads still spin and caches are cold, so the first of a turn is left out.
+    """
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(-(-times // TURN)):
+        for work, kept in zip((one, other), seconds, strict=True):
+            work()
+            for _ in range(TURN):
+                begun = time.perf_counter()
+                work()
+                kept.append(time.perf_counter() - begun)
+    return seconds
+
+
+def told(cached: bool, mine: list[float], peer: list[float], compiling: float, warming: float) -> str:
+    """One row: medians, least times, their ratios, and what the first calls took."""
+    (middle, middle_peer), (least, least_peer) = (map(of, (mine, peer)) for of in (statistics.median, min))
+    return (
+        f"{'features given' if cached else 'from pixels':>15}  "
+        f"{1e3 * middle:8.1f} ms  {1e3 * middle_peer:8.1f} ms  {middle_peer / middle:5.2f}x  "
+        f"(least {1e3 * least:.1f}, {1e3 * least_peer:.1f}: {least_peer / least:.2f}x)  "
+        f"first call {compiling:.1f} s, {warming:.1f} s"
+    )
