@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+_STREAMS = ("stdout", "stderr")
+
 
 class Signalled(NamedTuple):
     """A signal that comes some seconds after a step was to begin, counted from 1 in each process."""
@@ -55,6 +57,8 @@ class WarmPamctl:
         """
         self._started += 1
         streams = str(self._scratch / str(self._started))
+        for name in _STREAMS:  # here, for it may be killed before it opens them
+            Path(f"{streams}.{name}").touch()
         limits = {"file_size": file_size, "signalled": signalled}
         pid = self._ask(arguments=arguments, cwd=str(cwd), streams=streams, **limits)
         (self._scratch / str(pid)).symlink_to(streams)
@@ -64,7 +68,7 @@ class WarmPamctl:
         """Wait until a started command has ended."""
         code, streams = self._ask(wait=pid), (self._scratch / str(pid)).readlink()
         (self._scratch / str(pid)).unlink()
-        return Done(code, *(Path(f"{streams}.{name}").read_text() for name in ("stdout", "stderr")))
+        return Done(code, *(Path(f"{streams}.{name}").read_text() for name in _STREAMS))
 
     def __call__(
         self, *arguments: str, cwd: Path, file_size: int | None = None, signalled: Signalled | None = None
@@ -106,7 +110,7 @@ def _become(
     from pamctl.cli.main import run
 
     opened = [os.open(os.devnull, os.O_RDONLY)]
-    opened += [os.open(f"{streams}.{name}", os.O_WRONLY | os.O_CREAT, 0o600) for name in ("stdout", "stderr")]
+    opened += [os.open(f"{streams}.{name}", os.O_WRONLY) for name in _STREAMS]
     for number, file in enumerate(opened):
         os.dup2(file, number)
         os.close(file)

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -23,28 +22,21 @@ from pamctl.cli.errors import exit_code_of
 from pamctl.cli.merge import merge
 from pamctl.whole_output import _DRAFT
 from tests.adapter_cases import child_of, random_adapter, random_factors, saved
+from tests.warm_pamctl import Done, WarmPamctl
 
 WEIGHTS = "adapter_model.safetensors"
 METHODS = {"average": "--method average", "ties": "--method ties --space factor"}
-KILLS = 13  # of each method, with and without an older output: 52 together
+KILLS = 6  # of each method, with and without an older output: 24 together
 Contents = dict[str, str]
 Capture = pytest.CaptureFixture[str]
 
 
-@dataclass(frozen=True)
-class Done:
-    """How a process ended; a negative code is the signal that ended it."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-
 class Started:
-    """A `pamctl` process."""
+    """A `pamctl` process with an interpreter of its own, which takes its time to start and to end."""
 
     def __init__(self, arguments: Sequence[str], folder: Path, **environment: str) -> None:
-        self.process = subprocess.Popen(
+        self._began = time.monotonic()
+        self._process = subprocess.Popen(
             [sys.executable, "-m", "pamctl", *arguments],
             cwd=folder,
             env={**os.environ, **environment},
@@ -56,13 +48,18 @@ class Started:
     def signalled(self, at: float, signal_: signal.Signals) -> Done:
         """After so many seconds, or when it has ended before."""
         with suppress(subprocess.TimeoutExpired):
-            self.process.wait(at)
-        self.process.send_signal(signal_)
+            self._process.wait(at)
+        self._process.send_signal(signal_)
         return self.ended()
 
     def ended(self) -> Done:
-        stdout, stderr = self.process.communicate()
-        return Done(self.process.returncode, stdout, stderr)
+        stdout, stderr = self._process.communicate()
+        return Done(self._process.returncode, stdout, stderr)
+
+    def seconds(self) -> float:
+        """How long it runs to its end."""
+        assert self.ended().code == 0
+        return time.monotonic() - self._began
 
 
 @pytest.fixture(scope="module")
@@ -89,32 +86,33 @@ class Merging:
     """A merge that can be tried over and over.
 
     Args:
+        warm: the program.
         room: where its inputs are.
         options: what is merged how.
     """
 
-    def __init__(self, room: Path, options: str = "") -> None:
-        self._room = room
+    def __init__(self, warm: WarmPamctl, room: Path, options: str = "") -> None:
+        self.warm, self._room = warm, room
         self.command = ["merge", str(room / "first"), str(room / "second"), *options.split(), "-o", "out"]
         self._inputs = self._read_inputs()
         self.whole: Contents = {}
         self.seconds = 0.0
 
     def tried(self, folder: Path) -> "Merging":
-        """Know what the output holds, and for how many seconds the process runs."""
-        started = time.monotonic()
-        done = self.start(folder).ended()
-        assert done.code == 0, done.stderr
-        self.seconds = time.monotonic() - started
+        """Know what the output holds, and for how many seconds the process runs once its inputs were read."""
+        for again in ([], ["--force"]):
+            started = time.monotonic()
+            done = self.done(folder, *again)
+            assert done.code == 0, done.stderr
+            self.seconds = time.monotonic() - started
         self.whole = contents(folder / "out")
         return self
 
-    def start(self, folder: Path, *more: str) -> Started:
-        return Started([*self.command, *more], folder)
+    def start(self, folder: Path, *more: str) -> int:
+        return self.warm.start(*self.command, *more, cwd=folder)
 
-    def moment(self, moments: random.Random) -> float:
-        """A moment of the merge, in seconds from the start of the process, which first loads the program."""
-        return moments.uniform(self.seconds / 3, self.seconds)
+    def done(self, folder: Path, *more: str) -> Done:
+        return self.warm.wait(self.start(folder, *more))
 
     def check_inputs(self) -> None:
         assert self._read_inputs() == self._inputs
@@ -124,8 +122,10 @@ class Merging:
 
 
 @pytest.fixture(scope="module", params=METHODS)
-def merging(request: pytest.FixtureRequest, room: Path, tmp_path_factory: pytest.TempPathFactory) -> Merging:
-    return Merging(room, METHODS[request.param]).tried(tmp_path_factory.mktemp("whole"))
+def merging(
+    request: pytest.FixtureRequest, warm: WarmPamctl, room: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Merging:
+    return Merging(warm, room, METHODS[request.param]).tried(tmp_path_factory.mktemp("whole"))
 
 
 def contents(folder: Path) -> Contents:
@@ -159,10 +159,6 @@ def rerun_succeeds(folder: Path, merging: Merging, run: Callable[..., int]) -> N
     assert contents(folder / "out") == merging.whole
 
 
-def run(folder: Path, *arguments: str) -> int:
-    return Started(arguments, folder).ended().code
-
-
 def refused(done: Done, told: str, *, code: int = 1) -> None:
     """In two lines, after those that say what is being done."""
     assert (done.code, done.stdout) == (code, ""), done.stderr
@@ -180,13 +176,15 @@ def test_killed_at_random_moments(merging: Merging, older: bool, room: Path, tmp
     for turn in range(KILLS):
         before = prepare(folder, room, older=older)
         started = merging.start(folder, *(["--force"] if older else []))
-        done = started.signalled(merging.moment(moments), signal.SIGKILL)
+        time.sleep(moments.uniform(0, merging.seconds))
+        os.kill(started, signal.SIGKILL)
+        done = merging.warm.wait(started)
         assert done.code in (0, -signal.SIGKILL), done.stderr
         is_new = whole_or_as_before(folder, merging, before)
         assert is_new or done.code != 0
         if turn % 4 == 0:
             merging.check_inputs()
-            rerun_succeeds(folder, merging, run)
+            rerun_succeeds(folder, merging, lambda folder, *command: merging.warm(*command, cwd=folder).code)
 
 
 NEVER = 1 << 60
@@ -242,14 +240,14 @@ def killed_before() -> Iterator[Callable[..., int]]:
 
 @pytest.mark.parametrize("older", [False, True], ids=["new", "force"])
 def test_killed_before_each_change_to_the_disk(
-    killed_before: Callable[..., int], older: bool, room: Path, tmp_path: Path
+    killed_before: Callable[..., int], older: bool, warm: WarmPamctl, room: Path, tmp_path: Path
 ) -> None:
     small = tmp_path / "room"
     first = random_adapter(tasks=("a",))
     saved(first, small / "first")
     saved(child_of(first, seed=1, tasks=("a", "b")), small / "second")
     (tmp_path / "whole").mkdir()
-    merging = Merging(small).tried(tmp_path / "whole")
+    merging = Merging(warm, small).tried(tmp_path / "whole")
     folder = tmp_path / "here"
     for step in count():
         before = prepare(folder, room, older=older)
@@ -267,14 +265,17 @@ def test_killed_before_each_change_to_the_disk(
 def test_stopped_at_random_moments(
     stop: signal.Signals, merging: Merging, room: Path, tmp_path: Path
 ) -> None:
-    moments = random.Random(f"{merging.command} {stop}")
-    for turn in range(4):
-        folder = tmp_path / "here"
-        before = prepare(folder, room, older=turn % 2 == 1)
-        started = merging.start(folder, *(["--force"] if before else []))
-        done = started.signalled(merging.moment(moments), stop)
+    moments, folder = random.Random(f"{merging.command} {stop}"), tmp_path / "here"
+    prepare(folder, room, older=False)
+    seconds = Started(merging.command, folder).seconds()
+    for older in (False, True):
+        before = prepare(folder, room, older=older)
+        started = Started([*merging.command, *(["--force"] if older else [])], folder)
+        # the first third is the program being loaded
+        done = started.signalled(moments.uniform(seconds / 3, seconds), stop)
         # while the interpreter itself starts and ends, a signal ends it as it does any process
         assert done.code in (0, 143 if stop == signal.SIGTERM else 130, -stop), done.stderr
+        assert "Traceback" not in done.stderr
         assert "Traceback" not in done.stderr
         is_new = whole_or_as_before(folder, merging, before)
         assert is_new or done.code != 0
@@ -290,7 +291,7 @@ def test_two_merges_to_one_output_at_once(older: bool, merging: Merging, room: P
         before = prepare(folder, room, older=older)
         force = ["--force"] if before else []
         both = [merging.start(folder, *force) for _ in range(2)]
-        ended = [started.ended() for started in both]
+        ended = [merging.warm.wait(started) for started in both]
         assert 0 in [done.code for done in ended], ended
         for done in ended:
             if done.code:
@@ -318,7 +319,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("older", [False, True], ids=["new", "force"])
 def test_a_full_disk(merging: Merging, older: bool, room: Path, small_disk: Path) -> None:
     before = prepare(small_disk / "here", room, older=older)
-    done = merging.start(small_disk / "here", *(["--force"] if older else [])).ended()
+    done = merging.done(small_disk / "here", *(["--force"] if older else []))
     refused(done, "no space left to write out")
     assert "free some disk space" in done.stderr
     assert not whole_or_as_before(small_disk / "here", merging, before)
