@@ -31,9 +31,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def wide(place: Path) -> Path:
-    """With `wide` and `far`, whose one module has a delta of 2000 x 1000."""
+    """With `wide` and `far`, whose one module has a delta of 1000 x 500."""
     for seed, name in ((1, "wide"), (2, "far")):
-        factors = {WIDE: random_factors(seed, 1000, 2000, 32)}
+        factors = {WIDE: random_factors(seed, 500, 1000, 32)}
         saved(Adapter(factors, random_adapter(tasks=(name,)).provenance, "tiny"), place / name)
     return place
 
@@ -213,7 +213,7 @@ def test_the_way_that_takes_more_memory_is_taken_where_there_is_enough(wide: Pat
     refusal = planned(capsys, *arguments, "--max-memory", "1M", code=1)["refusals"][0]
     (least,) = re.findall(r"--max-memory (\d+M)", refusal["way_on"])
     (tight,) = planned(capsys, *arguments, "--max-memory", least)["plan"]
-    assert ample["memory"] - tight["memory"] == 4 * 1000 * 2000, "the dense delta"
+    assert ample["memory"] - tight["memory"] == 4 * 500 * 1000, "the dense delta"
 
 
 @pytest.mark.parametrize("size", ["512M", "0.5G", "524288K", "536870912", "512MiB"])
