@@ -10,7 +10,7 @@ from flax import nnx
 from pamctl.models.attention import attend
 from pamctl.models.config import TextConfig
 from pamctl.models.projection import LoraLayer, Projection, projected
-from pamctl.models.trees import Remat, Tree, computed_again, initial_stack, initial_tree, module
+from pamctl.models.trees import Remat, Tree, initial_stack, initial_tree, module, over_layers
 
 
 class Cache(NamedTuple):
@@ -218,15 +218,15 @@ def language_model(
     """
 
     def layer(
-        carried: tuple[jax.Array, Cache | None], stacked: tuple[jax.Array, Tree, LoraLayer]
-    ) -> tuple[tuple[jax.Array, Cache | None], None]:
-        (x, cache), (number, params, factors) = carried, stacked
+        carried: tuple[jax.Array, Cache | None], part: tuple[jax.Array, Tree, LoraLayer]
+    ) -> tuple[jax.Array, Cache | None]:
+        (x, cache), (number, params, factors) = carried, part
         seen = mask if near is None else jnp.where(number % 2 == 0, near, mask)
         block = module(partial(Block, config), params)
-        return block(x, factors, scale, positions, seen, cache, Place(number, slot)), None
+        return block(x, factors, scale, positions, seen, cache, Place(number, slot))
 
     numbers = jnp.arange(config.num_hidden_layers)
-    (x, cache), _ = jax.lax.scan(computed_again(layer, remat), (x, cache), (numbers, params["layers"], lora))
+    x, cache = over_layers(layer, (x, cache), (numbers, params["layers"], lora), remat)
     return module(partial(_norm, config), params["norm"])(x), cache
 
 

@@ -1,6 +1,6 @@
 """Linear maps of a tower and the low-rank updates that an adapter adds to them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ def projected(
     # Two dimensions, because the gradient of a batched product is twice as slow on a CPU.
     rows = x.reshape(-1, x.shape[-1])
     adapted = [factors["a"] for _, factors in maps if factors is not None]
-    lows = iter(())
+    lows: Iterator[jax.Array] = iter(())
     if adapted:
         low = checkpoint_name(rows.astype(jnp.float32) @ jnp.concatenate(adapted, axis=1), PRODUCT)
         lows = iter(jnp.split(scale * low, np.cumsum([a.shape[1] for a in adapted])[:-1], axis=1))

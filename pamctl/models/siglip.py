@@ -9,7 +9,7 @@ from flax import nnx
 from pamctl.models.attention import attend
 from pamctl.models.config import VisionConfig
 from pamctl.models.projection import LoraLayer, Projection, projected
-from pamctl.models.trees import Remat, Tree, computed_again, initial_stack, initial_tree, module
+from pamctl.models.trees import Remat, Tree, initial_stack, initial_tree, module, over_layers
 
 
 class LayerNorm(nnx.Module):
@@ -124,12 +124,12 @@ def vision_tower(
     `lora` holds the factors of all layers, stacked as the parameters are.
     """
 
-    def layer(x: jax.Array, stacked: tuple[Tree, LoraLayer]) -> tuple[jax.Array, None]:
-        params, factors = stacked
-        return module(partial(VisionBlock, config), params)(x, factors, scale), None
+    def layer(x: jax.Array, part: tuple[Tree, LoraLayer]) -> jax.Array:
+        params, factors = part
+        return module(partial(VisionBlock, config), params)(x, factors, scale)
 
     x = module(partial(VisionEmbeddings, config), params["embeddings"])(pixels)
-    x, _ = jax.lax.scan(computed_again(layer, remat), x, (params["encoder"]["layers"], lora))
+    x = over_layers(layer, x, (params["encoder"]["layers"], lora), remat)
     return module(partial(_post_layernorm, config), params["post_layernorm"])(x)
 
 

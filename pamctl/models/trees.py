@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 Tree = dict[str, Any]
@@ -33,14 +34,40 @@ def module(make: Callable[[nnx.Rngs], Module], tree: Tree) -> Module:
     return nnx.merge(nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0)))), tree)
 
 
-def computed_again(layer: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
-    """Return `layer` for use in a scan, with `remat` of it computed again in the backward pass, not stored.
+def over_layers(
+    layer: Callable[[Any, Any], Any], carried: Any, stacked: Any, remat: Remat = "elementwise"
+) -> Any:
+    """Return what the layers, one after the other, make of `carried`.
 
     Computing the element-wise part and the attention weights again costs less than storing them: half the
     time of a training step on a CPU, and a fraction of the memory anywhere.
+
+    Args:
+        layer: maps what is carried, and one layer's part of `stacked`.
+        stacked: leaves with a first axis over layers. bfloat16 ones are constants: they have no gradient.
+        remat: what of each layer the backward pass computes again.
     """
-    if remat == "none":
-        return layer
+
+    def step(carried: Any, part: Any) -> tuple[Any, None]:
+        return layer(carried, _as_numbers(part)), None
+
     keep = jax.checkpoint_policies
-    policy = keep.save_only_these_names(PRODUCT) if remat == "elementwise" else keep.nothing_saveable
-    return jax.checkpoint(layer, policy=policy, prevent_cse=False)
+    if remat != "none":
+        policy = keep.save_only_these_names(PRODUCT) if remat == "elementwise" else keep.nothing_saveable
+        step = jax.checkpoint(step, policy=policy, prevent_cse=False)
+    return jax.lax.scan(step, carried, _as_bits(stacked))[0]
+
+
+def _as_bits(tree: Any) -> Any:
+    """bfloat16 as integers, of which a CPU takes one layer; numbers it would first turn all into float32."""
+    return jax.tree.map(
+        lambda leaf: jax.lax.bitcast_convert_type(leaf, jnp.uint16) if leaf.dtype == jnp.bfloat16 else leaf,
+        tree,
+    )
+
+
+def _as_numbers(tree: Any) -> Any:
+    return jax.tree.map(
+        lambda leaf: jax.lax.bitcast_convert_type(leaf, jnp.bfloat16) if leaf.dtype == jnp.uint16 else leaf,
+        tree,
+    )
