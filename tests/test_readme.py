@@ -3,13 +3,16 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from pamctl.cli.train_task import train_task
 from tests.hub_server import Hub, serve
 
 ROOT = Path(__file__).parents[1]
@@ -139,3 +142,17 @@ def test_every_command_is_in_the_table() -> None:
 
     for name in pamctl.commands:
         assert f"| `pamctl {name}" in README
+
+
+def test_job_files_are_sound_and_their_commands_known(tmp_path: Path) -> None:
+    scripts = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for script in scripts:
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    (job,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    fields = yaml.safe_load(job)
+    assert {"num_nodes", "resources", "setup", "run"} <= fields.keys()
+    commands = re.findall(r"pamctl train-task (.*?--resume)", " ".join((*scripts, fields["run"])), re.DOTALL)
+    assert len(commands) == 3
+    for command in commands:
+        words = shlex.split(command.replace("\\\n", " "))
+        train_task.make_context("train-task", words)

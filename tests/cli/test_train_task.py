@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -155,11 +156,19 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(inputs: Path, tmp_path: Pat
     assert (code, stdout) == (0, "")
     assert "252 weights to train" in stderr
     assert "learning_rate    0.02" in stderr
+    # five steps of a batch of <bos> q q "\\n" a <eos> after four image tokens
+    assert re.search(
+        r"5 steps, 200 tokens, 1 devices\non each device \S+ MB of \S+ GB, fits: weights", stderr
+    )
     code, stdout, _ = invoked(*given, "--dry-run", "--steps", "5", *FLAGS, "--json")
     plan = json.loads(stdout)
     assert plan["schema"] == "pamctl.train-task-plan/1"
     assert plan["configuration"]["steps"] == 5
-    assert plan["examples"] == 10
+    assert (plan["examples"], plan["tokens"], plan["devices"]) == (10, 200, 1)
+    assert plan["memory"]["fits"] is True
+    assert plan["memory"]["needed"] == sum(
+        plan["memory"][part] for part in ("weights", "adapter", "optimizer", "batch", "activations")
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -169,4 +178,36 @@ def test_an_unreadable_image_is_told_by_line_and_id(inputs: Path, tmp_path: Path
     code, stdout, stderr = invoked(str(task), "-o", str(tmp_path / "out"), "--base", str(inputs / "base"))
     assert (code, stdout) == (1, "")
     assert "line 4 (id colours-3)" in stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_base_in_four_bits_is_recorded_and_shown_on_a_board(inputs: Path, tmp_path: Path) -> None:
+    out, board = tmp_path / "out", tmp_path / "board"
+    code, stdout, stderr = invoked(
+        *(str(inputs / "colours.jsonl"), "-o", str(out), "--base", str(inputs / "base"), "--steps", "2"),
+        *("--batch-size", "2", "--quantize", "nf4", "--dtype", "bf16", "--tensorboard", str(board)),
+    )
+    assert (code, stdout) == (0, f"{out}\n"), stderr
+    assert stderr.startswith("one process, 1 CPU device\n")
+    parameters = json.loads((out / "pamctl.json").read_text())["parameters"]
+    assert (parameters["quantize"], parameters["dtype"]) == ("nf4", "bf16")
+    assert [file.name.startswith("events") for file in board.iterdir()] == [True]
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        (("--accumulate", "3", "--batch-size", "4"), "--accumulate 3 does not divide the batch size 4"),
+        (("--fsdp", "2"), "fsdp 2 does not divide 1 devices"),
+        (("--keep-checkpoints", "0"), "--keep-checkpoints"),
+        (("--distributed", "on"), "SLURM"),
+    ],
+)
+def test_what_the_devices_cannot_do_is_a_usage_error(
+    inputs: Path, tmp_path: Path, option: tuple[str, ...], told: str
+) -> None:
+    given = (str(inputs / "colours.jsonl"), "-o", str(tmp_path / "out"), "--base", str(inputs / "base"))
+    code, stdout, stderr = invoked(*given, "--steps", "1", *option)
+    assert (code, stdout) == (2, "")
+    assert told in stderr
     assert not (tmp_path / "out").exists()

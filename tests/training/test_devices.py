@@ -88,6 +88,13 @@ def test_two_processes_write_the_adapter_once(inputs, tmp_path, alone) -> None:
     assert "process 0 of 2, 2 local of 4 CPU devices" in main[1]
     assert other[0] == ""
     assert_same_run(out, alone[0])
+    results = tmp_path / "results.jsonl"
+    task = ["--task", str(inputs / "shapes.jsonl"), "--split", "train", "--base", str(inputs / "base")]
+    for process in pair("eval", str(out), *task, "--results", str(results)):
+        _, told = process.communicate()
+        assert process.returncode == 0, told
+    (result,) = results.read_text().splitlines()
+    assert json.loads(result)["score"] == alone[1]["score"]
 
 
 def test_a_refusal_of_one_process_is_told_by_both(inputs, tmp_path) -> None:

@@ -1,0 +1,57 @@
+"""What a step takes of a device's memory, against sizes worked out by hand and what saves it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from pamctl.adapters import open_adapter
+from pamctl.models.base import Base
+from pamctl.tasks import open_task
+from pamctl.training.loop import Run
+from pamctl.training.memory import StepMemory, step_memory
+from pamctl.training.preparation import prepare
+
+MEMORY = StepMemory(weights=50, adapter=5, optimizer=10, batch=1, activations=34, available=100)
+
+
+def run_of(inputs: Path, base: Base, **settings: Any) -> Run:
+    before = open_adapter(inputs / "first")
+    return prepare(open_task(inputs / "shapes.jsonl"), base, before, {"steps": 2, **settings}).run
+
+
+def numbers(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def test_what_lies_there_is_counted_to_the_byte(inputs: Path, base: Base) -> None:
+    run = run_of(inputs, base, batch_size=4)
+    found = step_memory(run)
+    trained, thresholds = numbers(run.start), numbers(run.anchor.thresholds)
+    assert found.weights == 4 * numbers(base.parameters)
+    assert found.adapter == 4 * (trained + trained + thresholds)
+    assert found.optimizer == 4 * (2 * trained + 2)
+    features = 4 * base.config.text.hidden_size
+    assert found.batch == 4 * (4 * features + 4 * 8 + 2 * 4)
+    assert found.activations > 4 * trained
+
+
+@pytest.mark.parametrize(
+    ("saving", "plain"),
+    [({"accumulate": 8}, {}), ({}, {"remat": "none"})],
+    ids=["accumulated", "computed again"],
+)
+def test_what_saves_memory_takes_less(
+    inputs: Path, base: Base, saving: dict[str, Any], plain: dict[str, Any]
+) -> None:
+    small, large = (step_memory(run_of(inputs, base, **{"batch_size": 64, **of})) for of in (saving, plain))
+    assert small.activations < 0.8 * large.activations
+
+
+def test_it_fits_if_the_device_has_as_much() -> None:
+    assert (MEMORY.needed, MEMORY.fits) == (100, True)
+    assert replace(MEMORY, activations=35).fits is False
+    assert replace(MEMORY, available=None).fits is None
+    assert MEMORY.to_json()["needed"] == 100
