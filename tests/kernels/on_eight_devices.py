@@ -31,11 +31,11 @@ def spread(x: np.ndarray, *axes: object) -> jax.Array:
     return jax.device_put(x, NamedSharding(MESH, P(*axes)))
 
 
-def check_ten_thousand_thresholds() -> None:
-    """Zero-padded to few shapes (k stays), most in batches: a collective among eight threads is slow."""
+def check_a_thousand_thresholds() -> None:
+    """Zero-padded to one shape (k stays), in batches: a collective among eight threads is slow."""
     random = np.random.default_rng(9)
     batched = jax.jit(jax.vmap(lambda x, k: threshold._kth_largest([x], k)))
-    for batch in range(10_000 // BATCH):
+    for batch in range(1_500 // BATCH):
         dtype = DTYPES[batch % 3]
         cases = [random_weights(random, min(random_size(random), 8192), dtype) for _ in range(BATCH)]
         top_ps = [random_top_p(random) for _ in cases]
@@ -50,8 +50,8 @@ def check_ten_thousand_thresholds() -> None:
 
 def check_single_thresholds() -> None:
     random = np.random.default_rng(10)
-    for case in range(60):
-        size = 8_000 if case % 10 else 1_000_000
+    for case in range(24):
+        size = 8_000 if case % 8 else 1_000_000
         x = random_weights(random, (size // 40, 40), DTYPES[case % 3])
         top_p = random_top_p(random)
         axes = [("data", "model"), (("data", "model"), None), (None, "model"), ("model",)][case % 4]
@@ -136,5 +136,5 @@ if __name__ == "__main__":
     check_agreement()
     check_streams()
     check_only_counts_cross()
-    check_ten_thousand_thresholds()
+    check_a_thousand_thresholds()
     print("all held")

@@ -47,7 +47,7 @@ def test_worked_by_hand(array: Any, dtype: np.dtype) -> None:
     assert w.tolist() == [1, -1, 0, 0, 2, -3, 1, 1]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=100)
 @given(
     seed=st.integers(0, 2**32 - 1), dtype=st.sampled_from(DTYPES), reinit=st.sampled_from(["global", "zero"])
 )

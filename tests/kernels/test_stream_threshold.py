@@ -44,7 +44,7 @@ def test_worked_by_hand(array: Any, dtype: Any, k: int, expected: float) -> None
     assert stream.passes <= (2 if array is np.asarray else MOST_PASSES)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1), dtypes=st.tuples(*[st.sampled_from(DTYPES)] * 2))
 def test_it_is_what_sorting_everything_gives(seed: int, dtypes: tuple[Any, Any]) -> None:
     random = np.random.default_rng(seed)

@@ -42,10 +42,10 @@ def test_ten_thousand_cases_on_the_host() -> None:
         )
 
 
-def test_ten_thousand_cases_on_the_device() -> None:
+def test_two_thousand_cases_on_the_device() -> None:
     """Padded with zeros to few shapes: they come last, so the k-th largest stays where k stays."""
     random = np.random.default_rng(2)
-    for case in range(10_000):
+    for case in range(2_000):
         x = random_weights(random, random_size(random), DTYPES[case % 3])
         top_p = random_top_p(random)
         padded = np.zeros(next(size for size in (128, 10_000, 1_000_000) if size >= x.size), x.dtype)
@@ -112,13 +112,14 @@ def test_nothing_is_important_among_no_weights(array: Any) -> None:
 
 @pytest.mark.parametrize("size", [4, 40_000])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("top_p", [0, 50])
-def test_nan_is_refused(size: int, dtype: np.dtype, top_p: float) -> None:
+def test_nan_is_refused(size: int, dtype: np.dtype) -> None:
     x = np.ones(size, dtype)
     x[-1] = -np.nan
-    with pytest.raises(ValueError, match=r"\['q'\]\[0\] holds NaN"):
-        magnitude_threshold({"p": np.ones(3, dtype), "q": [x]}, top_p)
-    assert jnp.isnan(magnitude_threshold({"p": jnp.ones(3, dtype), "q": [jnp.asarray(x)]}, top_p))
+    on_device = {"p": jnp.ones(3, dtype), "q": [jnp.asarray(x)]}
+    for top_p in (0, 50):
+        with pytest.raises(ValueError, match=r"\['q'\]\[0\] holds NaN"):
+            magnitude_threshold({"p": np.ones(3, dtype), "q": [x]}, top_p)
+        assert jnp.isnan(magnitude_threshold(on_device, top_p))
 
 
 @pytest.mark.parametrize("top_p", [-1, 100.001, float("nan"), "half", None, "1/0"])

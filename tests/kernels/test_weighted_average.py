@@ -23,7 +23,7 @@ def test_worked_by_hand(array: Any, dtype: np.dtype) -> None:
     assert weighted_average([a], [0.25]).tolist() == [0.25, -0.5, 0]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), dtype=st.sampled_from(DTYPES), count=st.integers(1, 4))
 def test_both_back_ends_agree_bit_for_bit(seed: int, dtype: np.dtype, count: int) -> None:
     """Normal values: no product and sum is contracted, no order changed, every rounding the same."""
@@ -41,7 +41,7 @@ def test_both_back_ends_agree_bit_for_bit(seed: int, dtype: np.dtype, count: int
         assert np.asarray(average).tobytes() == expected.astype(dtype).tobytes()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     dtype=st.sampled_from(DTYPES),
