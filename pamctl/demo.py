@@ -9,6 +9,7 @@ from typing import Any
 
 from pamctl.adapters import Adapter
 from pamctl.demo_commands import RESULTS, first_folder, write_commands
+from pamctl.distributed import Devices
 from pamctl.evaluation.report import Report, write_report
 from pamctl.evaluation.results import Result, append_results, read_results
 from pamctl.models.base import Base, load_base
@@ -76,7 +77,7 @@ def run_demo(
     names = _chosen_order(order, tasks)
     if steps is not None and steps < 1:
         raise UsageRefusal(f"--steps is {steps}", "give a number 1 or more")
-    model = load_base(base)
+    model = load_base(base, devices=Devices.alone())
     plan = {"tasks": list(names), "steps": steps, "seed": seed, "base": model.fingerprint}
     _open_folder(out, plan, force=force)
     settings: Settings = {"seed": seed} if steps is None else {"seed": seed, "steps": steps}

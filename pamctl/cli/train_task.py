@@ -205,7 +205,7 @@ def _lines(plan: "Plan") -> list[str]:
     ]
     memory = record["memory"]
     parts = ("weights", "adapter", "optimizer", "batch", "activations")
-    fits = {True: "fits", False: "does not fit", None: "the device does not tell what it has"}
+    fits = {True: "fits", False: "does not fit", None: "whether it fits is not known"}
     return [
         f"would write {plan.output}: {', '.join(record['files'])}",
         f"{plan.examples:,} examples, {plan.trained_parameters:,} weights to train, {plan.parameters:,} kept",

@@ -59,6 +59,12 @@ class Devices:
         # With Explicit axes, which are jax's default, indexing a sharded table is an error.
         return cls(Mesh(_arranged(devices, fsdp), AXES, axis_types=(AxisType.Auto,) * 2))
 
+    @classmethod
+    def alone(cls) -> "Devices":
+        """Take one device of this process, for work too small to divide."""
+        first = np.array(jax.local_devices()[:1], dtype=object).reshape(1, 1)
+        return cls(Mesh(first, AXES, axis_types=(AxisType.Auto,) * 2))
+
     @property
     def is_main(self) -> bool:
         """Whether this is process 0, the one that prints and writes."""

@@ -23,6 +23,7 @@ from pamctl.training.batches import load_pixels
 from pamctl.training.prefetching import made_ahead
 
 BATCH_SIZE = 64
+FEW = 8
 
 
 def evaluate(
@@ -62,7 +63,8 @@ def evaluate(
     groups = list(_batches(prefixes, batch_size))
     # Rows repeat up to a full batch, because every new shape is a new compilation.
     devices = base.devices
-    size = -(-min(batch_size, bucket(len(examples))) // devices.mesh.size) * devices.mesh.size
+    rows_at_once = min(batch_size, len(examples) if len(examples) < FEW else bucket(len(examples)))
+    size = -(-rows_at_once // devices.mesh.size) * devices.mesh.size
     mine = devices.local_rows(size)
 
     def inputs(number: int) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -72,6 +72,7 @@ def load_base(
     *,
     quantize: str | None = None,
     fsdp: int | None = None,
+    devices: Devices | None = None,
 ) -> Base:
     """Load a base model.
 
@@ -83,6 +84,7 @@ def load_base(
             dtype; None for the base's own, which is bf16 unless its lora.json says otherwise.
         quantize: `nf4` holds the matrices of the layers in four bits, as they arrive.
         fsdp: over how many devices the parameters are sharded; None for as few as they fit on.
+        devices: None for all there are, sharded so.
 
     Raises:
         Refusal: nothing is there, or it is not a whole PaliGemma checkpoint.
@@ -91,8 +93,8 @@ def load_base(
     checkpoint = open_checkpoint(reference)
     lora_defaults, own = _defaults(checkpoint.folder / "lora.json")
     name = _dtype_name(own if dtype is None else dtype)
-    leaves = model_leaves(checkpoint.config)
-    devices = Devices.of(sum(math.prod(leaf.shape) for leaf in leaves) * DTYPES[name].itemsize, fsdp)
+    numbers = sum(math.prod(leaf.shape) for leaf in model_leaves(checkpoint.config))
+    devices = devices or Devices.of(numbers * DTYPES[name].itemsize, fsdp)
     kept = partial(quantized, qtype=quantize) if quantize else lambda array: array
     parameters, digest = read_model(checkpoint.weights, DTYPES[name], devices.base_sharding, kept)
     return Base(

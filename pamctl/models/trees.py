@@ -60,6 +60,8 @@ def over_layers(
 
 def _as_bits(tree: Any) -> Any:
     """bfloat16 as integers, of which a CPU takes one layer; numbers it would first turn all into float32."""
+    if jax.default_backend() != "cpu":
+        return tree
     return jax.tree.map(
         lambda leaf: jax.lax.bitcast_convert_type(leaf, jnp.uint16) if leaf.dtype == jnp.bfloat16 else leaf,
         tree,

@@ -22,7 +22,8 @@ class StepMemory:
         adapter: the factors, and the global adapter's where they are held against it.
         optimizer: Adam's moments.
         batch: images or features, and texts.
-        activations: everything that the step makes in passing, gradients among it.
+        activations: everything that the step makes in passing, gradients among it. None where the compiler
+            does not tell.
         available: what the device has; on a CPU, the machine's memory. None where it does not tell.
     """
 
@@ -30,18 +31,20 @@ class StepMemory:
     adapter: int
     optimizer: int
     batch: int
-    activations: int
+    activations: int | None
     available: int | None
 
     @property
     def needed(self) -> int:
-        """All of it."""
-        return self.weights + self.adapter + self.optimizer + self.batch + self.activations
+        """All of it that is known."""
+        return self.weights + self.adapter + self.optimizer + self.batch + (self.activations or 0)
 
     @property
     def fits(self) -> bool | None:
-        """Whether the device has that much; None where it does not tell."""
-        return None if self.available is None else self.needed <= self.available
+        """Whether the device has that much; None where that is not known."""
+        if self.available is None or self.activations is None:
+            return None
+        return self.needed <= self.available
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "needed": self.needed, "fits": self.fits}
@@ -69,7 +72,7 @@ def step_memory(run: Run) -> StepMemory:
         adapter=_on_one_device((state.lora, anchor)),
         optimizer=_on_one_device(state.optimizer),
         batch=_on_one_device((images, texts)),
-        activations=int(counted.temp_size_in_bytes),
+        activations=None if counted is None else int(counted.temp_size_in_bytes),
         available=_memory_of(jax.local_devices()[0]),
     )
 

@@ -87,11 +87,7 @@ def peer_of(folder: Path, rank: int, targets: str, device: str, dtype: Any, atte
 
 def first_call(work: Callable[[], object]) -> float:
     """The seconds that a first call takes beyond a second: compilation, mostly."""
-    begun = time.perf_counter()
-    work()
-    first = time.perf_counter()
-    work()
-    return first - begun - (time.perf_counter() - first)
+    return timed(work) - timed(work)
 
 
 def taking_turns(
@@ -105,11 +101,15 @@ def taking_turns(
     for _ in range(-(-times // TURN)):
         for work, kept in zip((one, other), seconds, strict=True):
             work()
-            for _ in range(TURN):
-                begun = time.perf_counter()
-                work()
-                kept.append(time.perf_counter() - begun)
+            kept.extend(timed(work) for _ in range(TURN))
     return seconds
+
+
+def timed(work: Callable[[], object]) -> float:
+    """The seconds of one call."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
 
 
 def told(cached: bool, mine: list[float], peer: list[float], compiling: float, warming: float) -> str:

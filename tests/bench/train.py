@@ -4,6 +4,7 @@ python tests/bench/train.py
 """
 
 import argparse
+import statistics
 import sys
 import warnings
 from collections.abc import Callable
@@ -24,7 +25,17 @@ from pamctl.models.lora import init_lora
 from pamctl.models.paligemma import image_features
 from pamctl.training.loop import StepNumbers, initial_state, train_step
 from pamctl.training.optimizer import Rates
-from tests.bench.peer_model import DTYPES, TARGETS, Examples, first_call, peer_of, taking_turns, told
+from pamctl.training.realignment import _realign
+from tests.bench.peer_model import (
+    DTYPES,
+    TARGETS,
+    Examples,
+    first_call,
+    peer_of,
+    taking_turns,
+    timed,
+    told,
+)
 
 RATE = 5e-4
 STEPS = 1_000_000
@@ -50,6 +61,22 @@ def ours(arguments: argparse.Namespace, cached: bool) -> tuple[Callable[[], floa
         return float(loss)
 
     return step, first_call(step)
+
+
+def realignment(arguments: argparse.Namespace) -> Callable[[], float]:
+    """PAM's alignment of an adapter of the same shape, against a global one half of whose weights matter."""
+    base = load_base(arguments.base, arguments.dtype)
+    fresh = init_lora(base.config, arguments.rank, TARGETS[arguments.targets][0], 0)
+    reference = jax.tree.map(lambda leaf: leaf + 0.01, fresh)
+    limits = jax.tree.map(lambda leaf: jnp.full((len(leaf), 1, 1), jnp.median(jnp.abs(leaf))), reference)
+    lora = jax.tree.map(jnp.copy, fresh)
+
+    def align() -> float:
+        nonlocal lora
+        lora, counts = _realign(lora, reference, limits, "global")
+        return float(jax.tree.leaves(counts)[0][0])
+
+    return align
 
 
 def theirs(arguments: argparse.Namespace, cached: bool) -> tuple[Callable[[], float], float]:
@@ -86,6 +113,12 @@ def compare(arguments: argparse.Namespace, cached: bool) -> None:
     (us, compiling), (them, warming) = ours(arguments, cached), theirs(arguments, cached)
     mine, peer = taking_turns(us, them, arguments.steps)
     print(told(cached, mine, peer, compiling, warming))
+    align = realignment(arguments)
+    align()
+    once = statistics.median(timed(align) for _ in range(arguments.steps))
+    step = statistics.median(mine)
+    shares = ", ".join(f"{100 * once / (every * step):.2f} % at every {every}" for every in (10, 100))
+    print(f"{'realigning':>15}  {1e3 * once:8.2f} ms, of the steps' time {shares}")
 
 
 def main() -> None:

@@ -52,6 +52,9 @@ for on in (plain, sharded, mixed):
     rows = jax.jit(lambda table, ids: table[ids] * 2, out_shardings=on.batch)(there, batch["ids"])
     assert (np.asarray(rows) == table[ids] * 2).all(), "indexing a sharded table is allowed, and exact"
     assert len(jax.device_put(whole, on.replicated).addressable_shards[3].data) == 16
+one = Devices.alone()
+assert one.mesh.size == 1 and one.local_rows(3).tolist() == [0, 1, 2]
+assert one.put_batch(whole).sharding.device_set == {jax.devices()[0]}
 for wrong in (12, 4, 0):
     try:
         plain.local_rows(wrong)

@@ -54,4 +54,5 @@ def test_it_fits_if_the_device_has_as_much() -> None:
     assert (MEMORY.needed, MEMORY.fits) == (100, True)
     assert replace(MEMORY, activations=35).fits is False
     assert replace(MEMORY, available=None).fits is None
+    assert (replace(MEMORY, activations=None).fits, replace(MEMORY, activations=None).needed) == (None, 66)
     assert MEMORY.to_json()["needed"] == 100
