@@ -21,7 +21,15 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="pamctl-tests-")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 # Those that take minutes, by themselves, begin first: at the end a second worker would wait for them.
-_LONG = ("test_readme.py", "test_demo.py", "test_chain.py", "test_task_run.py")
+_LONG = (
+    "test_readme.py",
+    "test_demo.py",
+    "test_devices.py",
+    "test_kills.py",
+    "test_chain.py",
+    "test_task_run.py",
+    "test_paligemma_adapters.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
