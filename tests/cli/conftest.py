@@ -22,8 +22,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmPamctl]:
-    """The program, whose runs share what jax has compiled."""
+    """The program, whose runs share what jax has compiled, and that in haste: they compute for a moment."""
     with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
         patched.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
         patched.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         # A command whose files may not grow cannot keep what it compiled, which it tells.
