@@ -24,7 +24,7 @@ atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 _LONG = (
     "test_readme.py",
     "test_demo.py",
-    "test_devices.py",
+    "test_several_devices.py",
     "test_kills.py",
     "test_chain.py",
     "test_task_run.py",

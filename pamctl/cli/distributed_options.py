@@ -32,16 +32,18 @@ def distributed_options(command: F) -> F:
 
 
 def join_others(options: dict[str, Any]) -> None:
-    """Take these options out of a command's others, join, and say how; only process 0 goes on printing."""
+    """Take these options out of a command's others and join; of several processes only the first prints on."""
     import jax
 
     from pamctl.cli.output import print_nothing, say
     from pamctl.distributed import is_main, join
 
     mode, coordinator, num_processes, process_id = (options.pop(name) for name in _NAMES)
-    say(join(mode, coordinator, num_processes, process_id))
-    if jax.process_count() > 1:
-        _keep_stdout_for_results()
+    told = join(mode, coordinator, num_processes, process_id)
+    if jax.process_count() == 1:
+        return
+    say(told)
+    _keep_stdout_for_results()
     if not is_main():
         print_nothing()
 

@@ -1,5 +1,6 @@
 """Logits, losses and gradients of random models against transformers and peft, in float32."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,11 +132,15 @@ def test_loss_of_each_example_alone(compared: Compared) -> None:
 
 
 def test_gradients_of_every_factor(compared: Compared) -> None:
-    compared.adapted.zero_grad()
-    compared.adapted(**compared.model.given(range(ROWS), "left")).loss.backward()
+    # In float64: in float32 theirs are up to 7e-6 off, and ours as much in another direction.
+    exact = copy.deepcopy(compared.adapted).double()
+    given = compared.model.given(range(ROWS), "left")
+    exact(
+        **{name: of.double() if of.is_floating_point() else of for name, of in given.items()}
+    ).loss.backward()
     theirs = {
         name.removeprefix("base_model.model.model."): parameter.grad.numpy()
-        for name, parameter in compared.adapted.named_parameters()
+        for name, parameter in exact.named_parameters()
         if "lora_" in name
     }
     for kind in adaptable(compared.model.config):
