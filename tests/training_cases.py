@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import tokenizers
 from PIL import Image
@@ -21,11 +22,16 @@ TARGETS = r"language_model\.layers\.\d+\.self_attn\.(q|v)_proj"
 SETTINGS = {"batch_size": 4, "learning_rate": 0.02, "steps": 8}
 EXAMPLES = 10
 
+# Compiled in haste: it runs once, and optimised it takes longer to compile than all that is tested with it.
+_initial_parameters = jax.jit(
+    initial_parameters, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0}
+)
+
 
 def write_base(folder: Path, seed: int = 0) -> Path:
     """A random base of that size, in Hugging Face layout."""
     folder.mkdir(parents=True)
-    write_weights(folder, initial_parameters(CONFIG, seed), CONFIG)
+    write_weights(folder, _initial_parameters(CONFIG, seed), CONFIG)
     words = ["<pad>", "<eos>", "<bos>", "<unk>", "<image>", "\n", *"abcdefgh"]
     tokenizer = tokenizers.Tokenizer(
         tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
