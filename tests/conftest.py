@@ -23,11 +23,15 @@ atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 # Those that take minutes, by themselves, begin first: at the end a second worker would wait for them.
 _LONG = (
     "test_readme.py",
-    "test_demo.py",
     "test_several_devices.py",
-    "test_kills.py",
     "test_chain.py",
-    "test_task_run.py",
+    "test_kills.py",
+    "test_refusals.py",
+    "test_paligemma_logits.py",
+    "test_main.py",
+    "test_demo.py",
+    "test_loop.py",
+    "test_back_ends.py",
     "test_paligemma_adapters.py",
 )
 
