@@ -32,7 +32,7 @@ def distributed_options(command: F) -> F:
 
 
 def join_others(options: dict[str, Any]) -> None:
-    """Take these options out of a command's others and join; of several processes only the first prints on."""
+    """Take these options out of a command's others and join; of several processes the first prints on."""
     import jax
 
     from pamctl.cli.output import print_nothing, say
