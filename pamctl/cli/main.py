@@ -13,6 +13,7 @@ from pamctl.cli.demo import demo
 from pamctl.cli.errors import exit_code_of
 from pamctl.cli.eval import eval_
 from pamctl.cli.inspect import inspect
+from pamctl.cli.interrupts import repeat_interrupts
 from pamctl.cli.merge import merge
 from pamctl.cli.report import report
 from pamctl.cli.tasks import tasks
@@ -46,4 +47,5 @@ def run() -> None:
     """Entry point of the `pamctl` program."""
     # Ended as by an error, so that a half-written output is taken away; training saves a checkpoint instead.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    repeat_interrupts()
     sys.exit(exit_code_of(lambda: pamctl(standalone_mode=False)))
