@@ -1,5 +1,6 @@
 """PaliGemma: image tokens and text through one language tower, and the loss on the suffix."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -143,7 +144,7 @@ def suffix_logits(
     Entry [i, j] predicts token j of example i's suffix; past its end the values mean nothing
     (`suffix_targets` says where that is).
     """
-    hidden = _suffix_states(config, params, lora, scale, features, batch, "elementwise")
+    hidden = suffix_states(config, params, lora, scale, features, batch, "elementwise")
     return gemma.unembed(config.text, params["language_model"], hidden)
 
 
@@ -177,18 +178,46 @@ def suffix_loss(
             e / (vocabulary - 1), as big_vision trains PaliGemma.
         remat: of each layer.
     """
-    hidden = _suffix_states(config, params, lora, scale, features, batch, remat)
-    targets, real = suffix_targets(batch)
-    smoothing = jnp.broadcast_to(jnp.asarray(label_smoothing, jnp.float32), real.shape[:1])
-    smoothing = jnp.broadcast_to(smoothing[:, None], real.shape)
-    rows = hidden.shape[0] * hidden.shape[1]
-    token_loss = partial(_token_losses, config.text, params["language_model"])
-    if rows * config.text.vocab_size <= LOGITS_AT_ONCE:
-        losses = token_loss(hidden, targets, smoothing)
+    hidden = suffix_states(config, params, lora, scale, features, batch, remat)
+    return loss_of_states(config, params, hidden, batch, label_smoothing)
+
+
+def loss_of_states(
+    config: PaliGemmaConfig,
+    params: Tree,
+    hidden: jax.Array,
+    batch: TextBatch,
+    label_smoothing: jax.Array | float = 0.0,
+) -> jax.Array:
+    """Return what `suffix_loss` returns, from the hidden states that `suffix_states` gives."""
+    targets, _ = suffix_targets(batch)
+    smoothing = jnp.broadcast_to(jnp.asarray(label_smoothing, jnp.float32), targets.shape[:1])
+    smoothing = jnp.broadcast_to(smoothing[:, None], targets.shape)
+    return mean_over_suffix(config, params, batch, _token_losses, hidden, targets, smoothing)
+
+
+def mean_over_suffix(
+    config: PaliGemmaConfig,
+    params: Tree,
+    batch: TextBatch,
+    of_tokens: Callable[..., jax.Array],
+    *given: jax.Array,
+) -> jax.Array:
+    """Return each example's mean over its suffix tokens of something that needs logits: (b,) float32.
+
+    Args:
+        of_tokens: (text config, language parameters, *given) -> a number a token. Called for all tokens at
+            once, or for one of each example after the other where the logits were more than `LOGITS_AT_ONCE`.
+        given: (b, suffix_width, ...) each.
+    """
+    _, real = suffix_targets(batch)
+    of_some = partial(of_tokens, config.text, params["language_model"])
+    if real.size * config.text.vocab_size <= LOGITS_AT_ONCE:
+        values = of_some(*given)
     else:
-        columns = (jnp.swapaxes(of, 0, 1) for of in (hidden, targets, smoothing))
-        losses = jax.lax.map(lambda column: jax.checkpoint(token_loss)(*column), tuple(columns)).T
-    return jnp.where(real, losses, 0.0).sum(-1) / jnp.maximum(real.sum(-1), 1)
+        columns = tuple(jnp.swapaxes(of, 0, 1) for of in given)
+        values = jax.lax.map(lambda column: jax.checkpoint(of_some)(*column), columns).T
+    return jnp.where(real, values, 0.0).sum(-1) / jnp.maximum(real.sum(-1), 1)
 
 
 def _token_losses(
@@ -203,16 +232,16 @@ def _token_losses(
     return -((1 - smoothing) * of_target + smoothing * others)
 
 
-def _suffix_states(
+def suffix_states(
     config: PaliGemmaConfig,
     params: Tree,
     lora: Lora,
     scale: jax.Array | float,
     features: jax.Array,
     batch: TextBatch,
-    remat: Remat,
+    remat: Remat = "elementwise",
 ) -> jax.Array:
-    """The hidden states from which suffix tokens are predicted: (b, suffix_width, d)."""
+    """Return the hidden states from which suffix tokens are predicted: (b, suffix_width, d)."""
     hidden = hidden_states(config, params, lora, scale, features, batch, remat)
     at = features.shape[1] + _suffix_places(batch) - 1
     return jnp.take_along_axis(hidden, jnp.minimum(at, hidden.shape[1] - 1)[..., None], axis=1)
