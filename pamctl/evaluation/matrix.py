@@ -1,15 +1,27 @@
-"""What an accuracy matrix is: the scores of one sequence after each of its tasks, and what it lacks."""
+"""What an accuracy matrix is: the scores of one sequence after each of its tasks, and what it lacks.
 
-from collections.abc import Iterable, Iterator
+Methods that learn no sequence have the last row alone: the scores once every task is learned.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from pamctl.evaluation.metrics import forgetting, identity_gap, metrics_of
+from pamctl.evaluation.metrics import METRICS, forgetting, identity_gap, metrics_of
 from pamctl.evaluation.results import Result
 from pamctl.evaluation.sequences import Chain, State, chains_of, states_of
+from pamctl.evaluation.unordered import Unordered, learns_no_sequence, unordered_of
 from pamctl.refusal import Refusal
 
+Kind = Literal["sequence", "apart", "at once"]
+DEFINED: Mapping[Kind, tuple[str, ...]] = {
+    "sequence": tuple(METRICS),
+    "apart": ("ACC", "A_t", "A_m"),
+    "at once": ("ACC",),
+}
+"""The metrics that exist for tasks learned one after another, apart with an adapter each, or all at once."""
 ROUNDING = 1e-7
 
 
@@ -38,6 +50,8 @@ class AccuracyMatrix:
         after: (T, T), row t the state after task t, column i the task.
         trained: (T,) score of task t before merging.
         zero_shot: (T,) score of the base.
+        kind: how the tasks were learned; but for a `sequence`, only the last row of `after` is known, and for
+            tasks learned `apart` the diagonal, which is the same scores.
     """
 
     method: str
@@ -49,6 +63,7 @@ class AccuracyMatrix:
     trained: np.ndarray
     zero_shot: np.ndarray
     missing: tuple[Missing, ...]
+    kind: Kind = "sequence"
 
     @property
     def system(self) -> str:
@@ -57,17 +72,23 @@ class AccuracyMatrix:
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """Every metric by name, None where a cell is missing."""
-        return metrics_of(self.after, self.trained, self.zero_shot)
+        """Every metric by name, None where a cell is missing or the metric does not exist for this kind."""
+        known = metrics_of(self.after, self.trained, self.zero_shot)
+        return {name: value if name in DEFINED[self.kind] else None for name, value in known.items()}
 
     @property
     def forgetting(self) -> list[float | None]:
-        """F_t for t = 2..T."""
-        return forgetting(self.after)
+        """F_t for t = 2..T; empty where no task comes after another."""
+        return forgetting(self.after) if self.kind == "sequence" else []
+
+    @property
+    def identity_gap(self) -> float | None:
+        """|BWT (T - 1) / T - (ACC - A_m)| of a full sequence of several tasks, None where it says nothing."""
+        return identity_gap(self.after) if self.kind == "sequence" else None
 
 
 def matrices_of(results: Iterable[Result]) -> tuple[list[AccuracyMatrix], list[str]]:
-    """Every sequence that some results tell of, and notes on what was left out or contradicts.
+    """The matrices that some results tell of, and notes on what was left out or contradicts.
 
     Raises:
         Refusal: a matrix breaks BWT (T - 1) / T = ACC - A_m.
@@ -75,12 +96,14 @@ def matrices_of(results: Iterable[Result]) -> tuple[list[AccuracyMatrix], list[s
     notes: list[str] = []
     states = states_of(results, notes)
     bases = [state for state in states if state.stage == "base"]
-    chains = chains_of([state for state in states if state.stage != "base" and state.tasks])
+    learned = [state for state in states if state.stage != "base" and state.tasks]
+    chains = chains_of([state for state in learned if not learns_no_sequence(state)])
+    unordered = unordered_of([state for state in learned if learns_no_sequence(state)], chains)
     if len(untold := {state.adapter for state in states if state.stage != "base" and not state.tasks}) > 0:
         notes.append(f"{len(untold)} adapter(s) tell no learned tasks, so they are in no sequence")
-    matrices = [_matrix(chain, bases) for chain in chains]
+    matrices = [_matrix(chain, bases) for chain in chains] + [_unordered(one, bases) for one in unordered]
     for matrix in matrices:
-        gap = identity_gap(matrix.after)
+        gap = matrix.identity_gap
         if gap is not None and gap > ROUNDING:
             raise Refusal(
                 f"{matrix.system}: BWT (T - 1) / T differs from ACC - A_m by {gap}",
@@ -92,8 +115,7 @@ def matrices_of(results: Iterable[Result]) -> tuple[list[AccuracyMatrix], list[s
 def _matrix(chain: Chain, bases: list[State]) -> AccuracyMatrix:
     method, run, order, seed = chain.labels
     tasks = chain.last.tasks
-    known = {cell.base for step in chain.steps if step.after for cell in step.after.cells.values()}
-    base = next((base for base in bases if base.adapter in known or None in (base.adapter, *known)), None)
+    base = _base_of([step.after for step in chain.steps if step.after], bases)
     return AccuracyMatrix(
         method=method or "unnamed",
         run=run,
@@ -105,6 +127,35 @@ def _matrix(chain: Chain, bases: list[State]) -> AccuracyMatrix:
         zero_shot=np.array(_scores(base, tasks)),
         missing=tuple(_missing(chain, base, method or "unnamed")),
     )
+
+
+def _unordered(found: Unordered, bases: list[State]) -> AccuracyMatrix:
+    tasks, count = found.tasks, len(found.tasks)
+    states = [found.answering.get(task) for task in tasks]
+    scores = np.array([_scores(state, (task,))[0] for state, task in zip(states, tasks, strict=True)])
+    after, unknown = np.full((count, count), np.nan), np.full(count, np.nan)
+    if not found.at_once:
+        np.fill_diagonal(after, scores)
+    after[-1] = scores
+    method, run, order, seed = found.labels
+    return AccuracyMatrix(
+        method=method or "unnamed",
+        run=run,
+        order=order,
+        seed=seed,
+        tasks=tasks,
+        after=after,
+        trained=unknown if found.at_once else scores,
+        zero_shot=np.array(_scores(_base_of(list(found.answering.values()), bases), tasks)),
+        missing=tuple(_missing_unordered(found)),
+        kind="at once" if found.at_once else "apart",
+    )
+
+
+def _base_of(states: Sequence[State], bases: list[State]) -> State | None:
+    """The base that the states adapt; one of unknown fingerprint is taken for it."""
+    known = {cell.base for state in states for cell in state.cells.values()}
+    return next((base for base in bases if base.adapter in known or None in (base.adapter, *known)), None)
 
 
 def _scores(state: State | None, tasks: tuple[str, ...]) -> list[float]:
@@ -123,6 +174,14 @@ def _missing(chain: Chain, base: State | None, method: str) -> Iterator[Missing]
         if before is not after and (unknown := _unscored(before, (tasks[t],))):
             state = f"{method} trained on {tasks[t]}, before merging"
             yield Missing(state, before.adapter if before else None, unknown)
+
+
+def _missing_unordered(found: Unordered) -> Iterator[Missing]:
+    for tasks in [found.tasks] if found.at_once else [(task,) for task in found.tasks]:
+        state = found.answering.get(tasks[0])
+        if unknown := _unscored(state, tasks):
+            name = f"{found.labels.method} trained on {', '.join(tasks)}"
+            yield Missing(name, state.adapter if state else None, unknown)
 
 
 def _unscored(state: State | None, tasks: tuple[str, ...]) -> tuple[str, ...]:

@@ -12,14 +12,18 @@ import numpy as np
 
 from pamctl.evaluation.figures import write_figures
 from pamctl.evaluation.matrix import AccuracyMatrix, matrices_of
-from pamctl.evaluation.metrics import METRICS, identity_gap
+from pamctl.evaluation.metrics import METRICS
 from pamctl.evaluation.results import Result, read_results
-from pamctl.evaluation.summary import DDOF, Comparison, Spread, comparisons_of
-from pamctl.refusal import Refusal
+from pamctl.evaluation.summary import DDOF, Comparison, Paired, Spread, comparisons_of
+from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.whole_output import refuse_existing, whole_folder
 
 SCHEMA = "pamctl.metrics/1"
 NOT_AVAILABLE = "n/a"
+UNDEFINED = "-"
+IDENTITY = "BWT (T - 1) / T = ACC - A_m"
+REFERENCE = "average"
+"""The system that others are held against where none is asked for: PAM without its alignment."""
 _FILES = re.compile(
     r"report\.md|metrics\.json|matrix\.csv|(forgetting|accuracy-by-order|matrices)(-\d+)?\.(png|svg)"
 )
@@ -29,11 +33,16 @@ PAIRED_IN_TABLE = ("ACC", "BWT", "A_m")
 
 @dataclass(frozen=True)
 class Report:
-    """What a set of results says: sequences compared, results outside any sequence, and what to know."""
+    """What a set of results says: sequences compared, results outside any sequence, and what to know.
+
+    Attributes:
+        against: the system that paired differences were asked against.
+    """
 
     results: tuple[Result, ...]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
+    against: str | None = None
 
     @property
     def single(self) -> list[Result]:
@@ -44,12 +53,29 @@ class Report:
             if not (result.tasks or (result.stage == "base" and self.comparisons))
         ]
 
+    @property
+    def checked(self) -> tuple[int, int]:
+        """How many matrices satisfy `IDENTITY`, of how many; reading refuses one that breaks it."""
+        gaps = [matrix.identity_gap for comparison in self.comparisons for matrix in comparison.matrices]
+        return sum(gap is not None for gap in gaps), len(gaps)
 
-def report_of(paths: Sequence[Path], split: str = "test") -> Report:
+    def against_in(self, comparison: Comparison) -> str | None:
+        """The system that the others of a comparison are held against, None for every two."""
+        return self.against or (REFERENCE if REFERENCE in comparison.systems else None)
+
+    def pairs(self, comparison: Comparison) -> list[Paired]:
+        """The paired differences that a report tells of a comparison."""
+        return list(comparison.pairs(self.against_in(comparison)))
+
+
+def report_of(paths: Sequence[Path], split: str = "test", against: str | None = None) -> Report:
     """Read results files and compare what they tell of one split.
 
+    Args:
+        against: the system that the others are held against; `average` if it is there, else every two.
+
     Raises:
-        Refusal: a file or line is at fault, or no result is of this split.
+        Refusal: a file or line is at fault, no result is of this split, or no system is called `against`.
     """
     results, torn = read_results(paths)
     chosen = tuple(result for result in results if result.split == split)
@@ -60,18 +86,28 @@ def report_of(paths: Sequence[Path], split: str = "test") -> Report:
     others = [f"{left_out} results of other splits are left out"] if left_out else []
     matrices, notes = matrices_of(chosen)
     comparisons = tuple(comparisons_of(matrices))
+    systems = dict.fromkeys(system for comparison in comparisons for system in comparison.systems)
+    if against is not None and against not in systems:
+        raise UsageRefusal(f"no system is called {against!r}", f"choose one of: {', '.join(systems)}")
     alike = [
         f"{system} has more than one sequence of {order}, seed {seed}: tell them apart with pamctl eval --run"
         for comparison in comparisons
         for system, order, seed in comparison.repeated()
     ]
-    return Report(chosen, comparisons, tuple(torn + others + notes + alike))
+    return Report(chosen, comparisons, tuple(torn + others + notes + alike), against)
 
 
-def write_report(paths: Sequence[Path], folder: Path, *, split: str = "test", force: bool = False) -> Report:
+def write_report(
+    paths: Sequence[Path],
+    folder: Path,
+    *,
+    split: str = "test",
+    against: str | None = None,
+    force: bool = False,
+) -> Report:
     """Compare results files and write the report into a new folder, complete or not at all."""
     refuse_existing(folder, force=force, known=_FILES.fullmatch)
-    report = report_of(paths, split)
+    report = report_of(paths, split, against)
     with whole_folder(folder, force=force, known=_FILES.fullmatch) as draft:
         figures = [
             write_figures(comparison, draft, "" if number == 1 else f"-{number}")
@@ -90,16 +126,18 @@ def write_report(paths: Sequence[Path], folder: Path, *, split: str = "test", fo
 
 
 def metrics_json(report: Report) -> dict[str, Any]:
-    """Everything a report tells, in full precision; null where a cell is missing."""
+    """Everything a report tells, in full precision; null where a cell is missing, or a metric not defined."""
+    checked, matrices = report.checked
     return {
         "definitions": dict(METRICS),
+        "identity": {"formula": IDENTITY, "checked": checked, "matrices": matrices},
         "std": f"population, ddof {DDOF}, over orders and seeds",
-        "comparisons": [_comparison_json(comparison) for comparison in report.comparisons],
+        "comparisons": [_comparison_json(comparison, report) for comparison in report.comparisons],
         "notes": list(report.notes),
     }
 
 
-def _comparison_json(comparison: Comparison) -> dict[str, Any]:
+def _comparison_json(comparison: Comparison, report: Report) -> dict[str, Any]:
     spreads = {
         system: {metric: comparison.spread(system, metric) for metric in METRICS}
         for system in comparison.systems
@@ -114,20 +152,23 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
             }
             for system, row in spreads.items()
         ],
-        "paired": [
-            {
-                "first": pair.first,
-                "second": pair.second,
-                "metric": pair.metric,
-                **asdict(pair.spread),
-                "differences": [
-                    {"order": order, "seed": seed, "difference": difference}
-                    for (order, seed), difference in pair.differences.items()
-                ],
-            }
-            for pair in comparison.pairs()
-        ],
+        "against": report.against_in(comparison),
+        "paired": [_paired_json(pair) for pair in report.pairs(comparison)],
         "sequences": [_sequence_json(comparison, matrix) for matrix in comparison.matrices],
+    }
+
+
+def _paired_json(pair: Paired) -> dict[str, Any]:
+    return {
+        "first": pair.first,
+        "second": pair.second,
+        "metric": pair.metric,
+        **asdict(pair.spread),
+        "ahead": pair.better,
+        "differences": [
+            {"order": order, "seed": seed, "difference": difference}
+            for (order, seed), difference in pair.differences.items()
+        ],
     }
 
 
@@ -137,10 +178,11 @@ def _sequence_json(comparison: Comparison, matrix: AccuracyMatrix) -> dict[str, 
         "run": matrix.run,
         "order": comparison.order_of(matrix),
         "seed": matrix.seed,
+        "kind": matrix.kind,
         "tasks": list(matrix.tasks),
         "metrics": matrix.metrics,
         "forgetting": matrix.forgetting,
-        "identity_gap": identity_gap(matrix.after),
+        "identity_gap": matrix.identity_gap,
         "after": _nulls(matrix.after),
         "trained": _nulls(matrix.trained),
         "zero_shot": _nulls(matrix.zero_shot),
@@ -159,6 +201,10 @@ def _csv_rows(comparison: Comparison) -> Iterator[tuple[object, ...]]:
         named = (matrix.method, matrix.run, comparison.order_of(matrix), matrix.seed)
         for task, score in zip(matrix.tasks, matrix.zero_shot, strict=True):
             yield (*named, "zero-shot", 0, "", task, _cell(score))
+        if matrix.kind != "sequence":
+            for task, score in zip(matrix.tasks, matrix.after[-1], strict=True):
+                yield (*named, "after", len(matrix.tasks), "", task, _cell(score))
+            continue
         for t, learned in enumerate(matrix.tasks):
             yield (*named, "trained", t + 1, learned, learned, _cell(matrix.trained[t]))
             for task, score in zip(matrix.tasks, matrix.after[t], strict=True):
@@ -172,7 +218,7 @@ def _cell(score: float) -> str:
 def _markdown(report: Report, figures: Sequence[Sequence[str]]) -> Iterator[str]:
     yield "# Continual learning report"
     for comparison, names in zip(report.comparisons, figures, strict=True):
-        yield from _comparison_markdown(comparison, names)
+        yield from _comparison_markdown(comparison, report, names)
     if report.single:
         yield from ("", "## Scores outside any sequence", "")
         yield from markdown_table(
@@ -182,12 +228,14 @@ def _markdown(report: Report, figures: Sequence[Sequence[str]]) -> Iterator[str]
         yield from ("", "## Definitions", "")
         yield from (f"- **{metric}**: {meaning}." for metric, meaning in METRICS.items())
         yield f"- Every score is in percent. ± is the standard deviation over the n sequences (ddof {DDOF})."
-        yield "- Every full matrix satisfies BWT (T - 1) / T = ACC - A_m; it is checked on unrounded numbers."
+        checked, matrices = report.checked
+        others = "" if checked == matrices else "; the others have no BWT, or lack cells"
+        yield f"- {IDENTITY} was checked, and holds, on {checked} of {matrices} matrices{others}."
     if report.notes:
         yield from ("", "## Notes", "", *(f"- {note}." for note in report.notes))
 
 
-def _comparison_markdown(comparison: Comparison, figures: Sequence[str]) -> Iterator[str]:
+def _comparison_markdown(comparison: Comparison, report: Report, figures: Sequence[str]) -> Iterator[str]:
     yield from ("", f"## {', '.join(comparison.tasks)}", "")
     header, rows = summary_table(comparison)
     yield from markdown_table(header, rows)
@@ -204,15 +252,9 @@ def _comparison_markdown(comparison: Comparison, figures: Sequence[str]) -> Iter
             "",
             *(f"- {order}: {' → '.join(_tasks_of(comparison, order))}" for order in comparison.orders),
         )
-    if pairs := paired_rows(comparison):
-        yield from (
-            "",
-            "### Paired differences",
-            "",
-            "The second method minus the first, on the same order and seed.",
-            "",
-        )
-        yield from markdown_table(("methods", "metric", "difference", "ahead on"), pairs)
+    if pairs := report.pairs(comparison):
+        against = report.against_in(comparison)
+        yield from paired_markdown(pairs, comparison.orders) if against else all_pairs_markdown(pairs)
     for name in figures:
         yield from ("", f"![{name}]({name}.png)")
     if missing := [cells for matrix in comparison.matrices for cells in matrix.missing]:
@@ -225,9 +267,12 @@ def summary_table(comparison: Comparison) -> tuple[tuple[str, ...], list[list[st
     """Header and rows of the table of methods and metrics."""
     scores = [score for score in comparison.zero_shot().values() if score is not None]
     zero = f"{np.mean(scores):.2f}" if len(scores) == len(comparison.tasks) else NOT_AVAILABLE
-    rows = [["zero-shot", zero, *["-"] * (len(METRICS) - 1), "-"]]
+    rows = [["zero-shot", zero, *[UNDEFINED] * len(METRICS)]]
     for system in comparison.systems:
-        cells = [_shown(comparison.spread(system, metric)) for metric in METRICS]
+        cells = [
+            _shown(comparison.spread(system, metric)) if comparison.defines(system, metric) else UNDEFINED
+            for metric in METRICS
+        ]
         rows.append([system, *cells, str(len(comparison.of(system)))])
     return ("method", *METRICS, "n"), rows
 
@@ -243,18 +288,48 @@ def final_table(comparison: Comparison) -> tuple[tuple[str, ...], list[list[str]
     return ("method", *comparison.tasks), rows
 
 
-def paired_rows(comparison: Comparison) -> list[list[str]]:
-    """Rows (methods, metric, difference, ahead on) of the metrics that the report shows."""
-    return [
+def all_pairs_markdown(pairs: Sequence[Paired]) -> Iterator[str]:
+    """The differences of every two systems, a row a pair and metric."""
+    lead = "The second method minus the first, on the same order and seed."
+    yield from ("", "### Paired differences", "", lead, "")
+    rows = [
         [
             f"{pair.second} - {pair.first}",
             pair.metric,
             _shown(pair.spread, signed=True),
             f"{pair.better} of {pair.spread.n}",
         ]
-        for pair in comparison.pairs()
+        for pair in pairs
         if pair.metric in PAIRED_IN_TABLE
     ]
+    yield from markdown_table(("methods", "metric", "difference", "ahead on"), rows)
+
+
+def paired_markdown(pairs: Sequence[Paired], orders: Sequence[str]) -> Iterator[str]:
+    """The differences of every system from one, a row a system; the means in each order, if several."""
+    reference = pairs[0].first
+    found = {(pair.second, pair.metric): pair for pair in pairs}
+    systems = dict.fromkeys(pair.second for pair in pairs)
+    lead = f"The method minus {reference}, on the same order and seed; in brackets, on how many it is ahead."
+    yield from ("", f"### Paired differences from {reference}", "", lead, "")
+    rows = [[name, *(_difference(found.get((name, m))) for m in PAIRED_IN_TABLE)] for name in systems]
+    yield from markdown_table(("method", *PAIRED_IN_TABLE), rows)
+    if len(orders) > 1:
+        yield from ("", "The means over the seeds of each order:", "")
+        places = [(metric, order) for metric in PAIRED_IN_TABLE for order in orders]
+        means = [[name, *(_mean_in(found.get((name, m)), order) for m, order in places)] for name in systems]
+        yield from markdown_table(("method", *(f"{m}, {order}" for m, order in places)), means)
+
+
+def _difference(pair: Paired | None) -> str:
+    if pair is None:
+        return UNDEFINED
+    return f"{_shown(pair.spread, signed=True)} ({pair.better} of {pair.spread.n})"
+
+
+def _mean_in(pair: Paired | None, order: str) -> str:
+    spread = pair.spread_in(order) if pair else None
+    return f"{spread.mean:+.2f}" if spread else UNDEFINED
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -273,7 +348,8 @@ def _shown(spread: Spread | None, *, signed: bool = False) -> str:
 
 
 def _tasks_of(comparison: Comparison, order: str) -> tuple[str, ...]:
-    return next(matrix.tasks for matrix in comparison.matrices if comparison.order_of(matrix) == order)
+    matrices = sorted(comparison.matrices, key=lambda matrix: matrix.kind != "sequence")
+    return next(matrix.tasks for matrix in matrices if comparison.order_of(matrix) == order)
 
 
 def _single_row(result: Result) -> list[str]:

@@ -4,8 +4,9 @@ A *state* is an adapter that was evaluated, known by its fingerprint where the r
 labels. The state after task t is the `merged` one where there is one and else the `trained` one, so for a
 method that never merges the trained adapter is the state and A_m equals A_t. A sequence is followed backwards
 from its last state: to a state with one task less among the adapter's parents, or else with the same method,
-run, order and seed. It is named by how its tasks were trained and merged: `finetune` merged by `ties` is
-`ties`, `pam` merged by `average` is `pam`, anything else is `trained+merged`.
+run, order and seed. It is named by how its tasks were trained and merged: a method merged as its row in
+`METHODS` says keeps its name (`tall+pam` merged by `tall`), `finetune` merged by `ties` is `ties`, anything
+else is `trained+merged`. First tasks are mostly recorded as `finetune` and name nothing.
 """
 
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pamctl.evaluation.results import Result
+from pamctl.training.methods import METHODS
 
 
 class Labels(NamedTuple):
@@ -130,30 +132,44 @@ def _find(
     fits = [state for state in states if state.tasks == tasks and state.stage in stages]
     related = [state for state in fits if state.adapter in parents]
     alike = [state for state in fits if state.labels == labels]
-    best = [state for state in related if state in alike] or related or alike
+    begun = [state for state in fits if len(tasks) == 1 and _begins(state.labels, labels)]
+    best = [state for state in related if state in alike] or related or alike or begun
     return min(best, key=lambda state: stages.index(state.stage), default=None)
+
+
+def _begins(first: Labels, labels: Labels) -> bool:
+    """Whether labels are those that a first task has, which many methods and runs share."""
+    method = METHODS.get(labels.method or "")
+    return method is not None and first in (
+        labels._replace(method=method.first().name, run=run) for run in (labels.run, None)
+    )
 
 
 def _told_by(known: Chain, chain: Chain) -> bool:
     """Whether a known sequence tells all that this one does.
 
     One that ends before a merge is told by the sequence that merged it, except a chain of trained states only
-    that is as long: sequential fine-tuning, the chain that MagMax merges, is a method of its own.
+    that is as long and whose method never merges: sequential fine-tuning, the chain that MagMax merges, is a
+    method of its own.
     """
     for count, step in enumerate(known.steps, start=1):
         if chain.last is step.after:
             return True
         if chain.last is step.before:
             merged_on_the_way = any(step.after and step.after.stage == "merged" for step in chain.steps)
-            return (
-                count < len(known.steps)
-                or merged_on_the_way
-                or known.labels.method == chain.last.labels.method
-            )
+            how = chain.last.labels.method
+            named_alike = known.labels.method == how or _merge_of(how) is not None
+            return count < len(known.steps) or merged_on_the_way or named_alike
     return False
 
 
+def _merge_of(method: str | None) -> str | None:
+    """The merge method of a row of `METHODS`; None where it merges nothing, or there is no such row."""
+    row = METHODS.get(method or "")
+    return row.merge["method"] if row and row.merge else None
+
+
 def _method(trained: str | None, merged: str | None) -> str | None:
-    if (trained, merged) == ("pam", "average"):
-        return "pam"
+    if merged is not None and _merge_of(trained) == merged:
+        return trained
     return merged if trained in (None, merged, "finetune") else f"{trained}+{merged}"

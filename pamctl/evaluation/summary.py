@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pamctl.evaluation.matrix import AccuracyMatrix
+from pamctl.evaluation.matrix import DEFINED, AccuracyMatrix
 from pamctl.evaluation.metrics import METRICS
+from pamctl.training.methods import METHODS
 
 DDOF = 0
+ANY_ORDER = "any order"
 
 
 @dataclass(frozen=True)
@@ -42,37 +44,65 @@ class Paired:
         """On how many of them the second system is ahead."""
         return sum(difference > 0 for difference in self.differences.values())
 
+    def spread_in(self, order: str) -> Spread | None:
+        """Mean and spread over the seeds of one order; None if no difference is of it."""
+        differences = [value for (label, _), value in self.differences.items() if label == order]
+        return spread_of(differences) if differences else None
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """Sequences over one set of tasks; only these are averaged together."""
+    """Matrices over one set of tasks; only these are averaged together.
+
+    What was learned in no sequence belongs to every order, since its scores are the same in each; n counts
+    it once.
+    """
 
     matrices: tuple[AccuracyMatrix, ...]
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks, in the order of the first sequence."""
-        return self.matrices[0].tasks
+        return (self._sequences or self.matrices)[0].tasks
 
     @property
     def systems(self) -> tuple[str, ...]:
-        """Every method (and run) that was compared, in alphabetical order."""
-        return tuple(sorted({matrix.system for matrix in self.matrices}))
+        """Every method (and run) that was compared, in the order of `METHODS`, then by the alphabet."""
+        return tuple(dict.fromkeys(matrix.system for matrix in sorted(self.matrices, key=_rank)))
+
+    @property
+    def sequential(self) -> tuple[str, ...]:
+        """The systems that learn one task after another."""
+        known = {matrix.system for matrix in self._sequences}
+        return tuple(system for system in self.systems if system in known)
 
     @property
     def orders(self) -> tuple[str, ...]:
-        """Every order, as `order_of` names it."""
-        return tuple(dict.fromkeys(self.order_of(matrix) for matrix in self.matrices))
+        """Every order of a sequence, as `order_of` names it."""
+        return tuple(dict.fromkeys(self.order_of(matrix) for matrix in self._sequences or self.matrices))
+
+    @property
+    def _sequences(self) -> tuple[AccuracyMatrix, ...]:
+        return tuple(matrix for matrix in self.matrices if matrix.kind == "sequence")
 
     def order_of(self, matrix: AccuracyMatrix) -> str:
-        """The label of a matrix's order, or `order 1` and so on where the results give none."""
-        unnamed = sorted({other.tasks for other in self.matrices if other.order is None})
-        return matrix.order or f"order {unnamed.index(matrix.tasks) + 1}"
+        """The label of a matrix's order; where the results give none `order 1` and so on, or `any order`."""
+        if matrix.order or matrix.kind != "sequence":
+            return matrix.order or ANY_ORDER
+        unnamed = sorted({other.tasks for other in self._sequences if other.order is None})
+        return f"order {unnamed.index(matrix.tasks) + 1}"
 
     def of(self, system: str, order: str | None = None) -> list[AccuracyMatrix]:
-        """The sequences of one system, of one order if it is given."""
+        """The matrices of one system; of one order if it is given, which what is in no sequence always is."""
         matrices = [matrix for matrix in self.matrices if matrix.system == system]
-        return [matrix for matrix in matrices if order in (None, self.order_of(matrix))]
+        if order is None:
+            return matrices
+        of_order = [matrix for matrix in matrices if self.order_of(matrix) == order]
+        return of_order or [matrix for matrix in matrices if matrix.kind != "sequence"]
+
+    def defines(self, system: str, metric: str) -> bool:
+        """Whether the metric exists for a system: that no task is learned after another leaves out some."""
+        return any(metric in DEFINED[matrix.kind] for matrix in self.of(system))
 
     def spread(self, system: str, metric: str, order: str | None = None) -> Spread | None:
         """Mean and spread of a metric over the sequences that have it; None if none has."""
@@ -101,16 +131,26 @@ class Comparison:
         draws = Counter((matrix.system, self.order_of(matrix), matrix.seed) for matrix in self.matrices)
         return [draw for draw, count in draws.items() if count > 1]
 
-    def pairs(self) -> Iterator[Paired]:
-        """Every two systems on every metric, over the (order, seed) that they share."""
-        for (first, second), metric in itertools.product(itertools.combinations(self.systems, 2), METRICS):
+    def pairs(self, against: str | None = None) -> Iterator[Paired]:
+        """Every other system minus `against`, or without it every two, on every metric.
+
+        The differences are over the (order, seed) that both have.
+        """
+        two = list(itertools.combinations(self.systems, 2))
+        if against is not None:
+            two = [(against, system) for system in self.systems if system != against]
+        for (first, second), metric in itertools.product(two, METRICS):
             left, right = self._by_draw(first, metric), self._by_draw(second, metric)
             shared = [draw for draw in left if draw in right]
             if shared:
                 yield Paired(first, second, metric, {draw: right[draw] - left[draw] for draw in shared})
 
     def _by_draw(self, system: str, metric: str) -> dict[tuple[str, int | None], float]:
-        values = {(self.order_of(matrix), matrix.seed): matrix.metrics[metric] for matrix in self.of(system)}
+        values = {
+            (order, matrix.seed): matrix.metrics[metric]
+            for order in self.orders
+            for matrix in self.of(system, order)
+        }
         return {draw: value for draw, value in values.items() if value is not None}
 
     def _zero_shots(self, task: str) -> Iterator[float]:
@@ -125,6 +165,12 @@ def comparisons_of(matrices: Sequence[AccuracyMatrix]) -> list[Comparison]:
     for matrix in matrices:
         groups.setdefault(frozenset(matrix.tasks), []).append(matrix)
     return [Comparison(tuple(group)) for group in groups.values()]
+
+
+def _rank(matrix: AccuracyMatrix) -> tuple[int, str]:
+    known = list(METHODS)
+    place = known.index(matrix.method) if matrix.method in known else len(known)
+    return place, matrix.system
 
 
 def spread_of(values: Sequence[float]) -> Spread:
