@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pamctl.adapters.extra import Extra
-from pamctl.adapters.factors import ComputedModules, LoraFactors, ModuleShape, computed, widest
+from pamctl.adapters.factors import ComputedModules, Float32, LoraFactors, ModuleShape, computed, widest
 from pamctl.adapters.fingerprint import combined_digest, module_digest
 from pamctl.adapters.provenance import BaseModel, Parent, Provenance, public_name
+from pamctl.adapters.routers import misfit, router_digest
 from pamctl.refusal import Refusal
 
 
@@ -18,7 +19,7 @@ class Origin:
     """Where an opened adapter was found and how it was written there.
 
     Args:
-        format: `peft`, `kohya`, `diffusers`, `mlx` or `orbax`.
+        format: `peft`, `kohya`, `diffusers`, `mlx`, `orbax` or `experts`.
         path: the file that holds its tensors, or the folder of an orbax checkpoint.
         repository: the Hub repository it was fetched from, with its commit.
         place: the path of its folder or file in that repository, None for the root.
@@ -49,6 +50,8 @@ class Adapter:
         origin: where it was found; None for one that was computed.
         denoiser: which of `unet`, `transformer` and `diffusion_model` its diffusers file has the ids under
             that name no component; None where that is not known.
+        routers: canonical module id -> (experts, inputs), of every module where they are mixtures of experts,
+            as `pamctl.adapters.routers` describes them; none for plain LoRA.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Adapter:
         extras: Mapping[str, Extra] | None = None,
         origin: Origin | None = None,
         denoiser: str | None = None,
+        routers: Mapping[str, Float32] | None = None,
     ) -> None:
         if not isinstance(modules, ComputedModules):
             modules = ComputedModules(_shapes(modules), modules.__getitem__)
@@ -72,6 +76,9 @@ class Adapter:
         self.extras: dict[str, Extra] = dict(sorted((extras or {}).items()))
         self.origin = origin
         self.denoiser = denoiser
+        self.routers: dict[str, Float32] = dict(sorted((routers or {}).items()))
+        if self.routers and (fault := misfit(self.shapes, _lengths(self.routers))):
+            raise ValueError(fault)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -85,8 +92,14 @@ class Adapter:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the factors hold."""
-        return sum(shape.parameters for shape in self.shapes.values())
+        """How many numbers the factors and routers hold."""
+        factors = sum(shape.parameters for shape in self.shapes.values())
+        return factors + sum(router.size for router in self.routers.values())
+
+    @property
+    def experts(self) -> int:
+        """How many share the rank of each module; 0 for plain LoRA."""
+        return max(map(len, self.routers.values()), default=0)
 
     @property
     def dtype(self) -> str:
@@ -133,7 +146,7 @@ class Adapter:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of what the adapter does: ids, shapes, float32 factors with the scale in b, and extras.
+        """SHA-256 of what the adapter does: ids, shapes, float32 factors, the scale in b, routers, extras.
 
         The dtype, order, spelling, format and zero padding of the rank on disk do not enter it, so an adapter
         keeps its fingerprint when pamctl writes it as float32. The first call reads every module.
@@ -143,9 +156,14 @@ class Adapter:
         """
         return self.fingerprint_of({module: module_digest(self.modules[module]) for module in self.shapes})
 
+    @property
+    def router_digests(self) -> dict[str, bytes]:
+        """What the routers add to the fingerprint."""
+        return {module: router_digest(router, self.rank) for module, router in self.routers.items()}
+
     def fingerprint_of(self, digests: Mapping[str, bytes]) -> str:
         """The fingerprint for one who has the digest of every module at hand; errors are those above."""
-        found = combined_digest(digests, self.extras)
+        found = combined_digest(digests, self.extras, self.router_digests)
         recorded = self.provenance.fingerprint if self.provenance else None
         if recorded not in (None, found):
             raise Refusal(
@@ -155,6 +173,10 @@ class Adapter:
             )
         self.__dict__["fingerprint"] = found
         return found
+
+
+def _lengths(routers: Mapping[str, Float32]) -> dict[str, tuple[int, ...]]:
+    return {module: router.shape for module, router in routers.items()}
 
 
 def _shapes(modules: Mapping[str, LoraFactors]) -> dict[str, ModuleShape]:

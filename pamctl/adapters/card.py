@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pamctl.adapters.adapter import Adapter
 from pamctl.adapters.module_names import tower
@@ -11,10 +11,18 @@ from pamctl.adapters.provenance import Parent, Provenance, public_name
 from pamctl.hub import is_repository_name
 
 FILE_NAME = "README.md"
-_LIBRARIES = {"peft": "peft", "diffusers": "diffusers", "kohya": "diffusers", "mlx": "mlx", "orbax": "pamctl"}
+_LIBRARIES = {
+    "peft": "peft",
+    "diffusers": "diffusers",
+    "kohya": "diffusers",
+    "mlx": "mlx",
+    "orbax": "pamctl",
+    "experts": "pamctl",
+}
 _VISION_LANGUAGE = ("language_model.", "vision_tower.", "visual.", "multi_modal_projector")
 _UNET = re.compile(r"(down_blocks|mid_block|up_blocks)[._].*attn2")
 _LONGEST = 500
+_NAMES = "`ORG/NAME` is this repository, or a local folder"
 
 _PEFT = """\
 ```python
@@ -44,6 +52,14 @@ _PAMCTL = """\
 pamctl convert ORG/NAME -o adapter --format peft
 ```
 """
+_EXPERTS = """\
+Only pamctl reads it: each token's update is its own mixture of the experts, which plain LoRA cannot hold.
+
+```bash
+pamctl eval ORG/NAME --task TASK
+pamctl train-task TASK --global ORG/NAME --method moelora -o next
+```
+"""
 _LOADING = {"peft": _PEFT, "diffusers": _DIFFUSERS, "mlx": _MLX, "pamctl": _PAMCTL}
 _MODEL_CLASSES = {
     "image-text-to-text": "AutoModelForImageTextToText",
@@ -57,7 +73,7 @@ def card(adapter: Adapter, format: str) -> str:
     Text that comes from outside stands in it only as code, so that it can break neither YAML nor Markdown.
 
     Args:
-        format: a name in `pamctl.adapters.formats.FORMATS`.
+        format: a name in `pamctl.adapters.formats.FORMATS`, or `experts`.
     """
     base = adapter.base.name if adapter.base else None
     hub_base = base if base and is_repository_name(base) else None
@@ -65,11 +81,11 @@ def card(adapter: Adapter, format: str) -> str:
     recipe = adapter.provenance
     library = _library(format, pipeline)
     parts = [
-        _front_matter(hub_base, library, pipeline, merged=bool(recipe and recipe.kind == "merged")),
-        f"# LoRA adapter for {code(public_name(base))}\n" if base else "# LoRA adapter\n",
+        _front_matter(hub_base, library, pipeline, _kind_tags(adapter)),
+        f"# {_title(adapter)} for {code(public_name(base))}\n" if base else f"# {_title(adapter)}\n",
         "\n".join(_facts(adapter, format, base)) + "\n",
         "" if recipe is None else "## Recipe\n\n" + "\n".join(_recipe(recipe)) + "\n",
-        _loading(hub_base, library, pipeline),
+        _loading_experts() if adapter.routers else _loading(hub_base, library, pipeline),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -83,12 +99,21 @@ def code(text: str) -> str:
     return f"{fence}{padding}{line}{padding}{fence}"
 
 
-def _front_matter(base: str | None, library: str, pipeline: str | None, *, merged: bool) -> str:
+def _title(adapter: Adapter) -> str:
+    return "Mixture of LoRA experts" if adapter.routers else "LoRA adapter"
+
+
+def _kind_tags(adapter: Adapter) -> list[str]:
+    merged = adapter.provenance is not None and adapter.provenance.kind == "merged"
+    return [*([] if adapter.routers else ["lora"]), *(["merge"] if merged else [])]
+
+
+def _front_matter(base: str | None, library: str, pipeline: str | None, kinds: Sequence[str]) -> str:
     lines = [f"base_model: {base}", "base_model_relation: adapter"] if base else []
     lines.append(f"library_name: {library}")
     if pipeline:
         lines.append(f"pipeline_tag: {pipeline}")
-    tags = ["lora", *(["merge"] if merged else []), "pamctl"]
+    tags = [*kinds, "pamctl"]
     return "\n".join(["---", *lines, "tags:", *(f"- {tag}" for tag in tags), "---", ""])
 
 
@@ -101,6 +126,8 @@ def _facts(adapter: Adapter, format: str, base: str | None) -> Iterator[str]:
     yield f"- modules: {len(adapter.shapes)} ({each})"
     ranks = sorted({shape.rank for shape in adapter.shapes.values()})
     yield f"- rank: {ranks[0]}" if len(ranks) == 1 else f"- rank: up to {adapter.rank}"
+    if adapter.routers:
+        yield f"- experts: {adapter.experts}, which share the rank, and a router in each module"
     yield f"- numbers: {adapter.parameters:,}"
     if adapter.extras:
         yield f"- tensors that are no LoRA factors: {len(adapter.extras)}"
@@ -137,12 +164,16 @@ def _loading(base: str | None, library: str, pipeline: str | None) -> str:
         model_class=_MODEL_CLASSES.get(pipeline or "", "AutoModel"),
         program="mlx_vlm" if pipeline == "image-text-to-text" else "mlx_lm",
     )
-    names = "`ORG/NAME` is this repository, or a local folder" + ("." if base else "; `BASE` the base model.")
+    names = _NAMES + ("." if base else "; `BASE` the base model.")
     commands = ["pamctl inspect ORG/NAME", "pamctl merge ORG/NAME OTHER -o merged"]
     if pipeline == "image-text-to-text":
         commands.append("pamctl train-task TASK --global ORG/NAME -o next")
     with_pamctl = "\n".join(["```bash", *commands, "```", ""])
     return f"## How to load it\n\n{names}\n\n{how}\nWith pamctl:\n\n{with_pamctl}"
+
+
+def _loading_experts() -> str:
+    return f"## How to load it\n\n{_NAMES}.\n\n{_EXPERTS}"
 
 
 def _library(format: str, pipeline: str | None) -> str:

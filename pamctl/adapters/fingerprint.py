@@ -48,8 +48,10 @@ class BlockwiseDigest:
         return self._digest.digest()
 
 
-def combined_digest(modules: Mapping[str, bytes], extras: Mapping[str, Extra]) -> str:
-    """The fingerprint of an adapter whose modules have these digests.
+def combined_digest(
+    modules: Mapping[str, bytes], extras: Mapping[str, Extra], routers: Mapping[str, bytes] | None = None
+) -> str:
+    """The fingerprint of an adapter whose modules, and routers if it has any, have these digests.
 
     Ids enter it flattened, as kohya spells them, so that it is the same for a file that knows no others.
     """
@@ -63,6 +65,9 @@ def combined_digest(modules: Mapping[str, bytes], extras: Mapping[str, Extra]) -
             continue  # which peft wants of every module as soon as one has it
         whole.update(f"{name}\0{extra.role} {extra.dtype} {extra.shape}\n".encode())
         whole.update(hashlib.sha256(values.reshape(-1).view(np.uint8).data).digest())
+    for module, digest in sorted((routers or {}).items()):
+        whole.update(f"{module}\0router\n".encode())
+        whole.update(digest)
     return whole.hexdigest()
 
 

@@ -9,6 +9,7 @@ from pamctl.adapters.sources import (
     NON_LORA_NAME,
     ORBAX_NAME,
     RECORD_NAME,
+    TRAINING_FOLDERS,
     choose_weights,
 )
 from pamctl.refusal import Refusal
@@ -58,5 +59,6 @@ def _adapter_files(names: Sequence[str]) -> list[str]:
     is_checkpoint = ORBAX_NAME in names and any(
         name.startswith(("state/modules.", "state/extras.")) for name in names
     )
-    known = {*ADAPTER_FILES, NON_LORA_NAME} - (set() if is_checkpoint else {*CHECKPOINT_FILES})
+    unsure = {*TRAINING_FOLDERS} if is_checkpoint else {*TRAINING_FOLDERS, *CHECKPOINT_FILES}
+    known = {*ADAPTER_FILES, NON_LORA_NAME} - unsure
     return [name for name in names if name.split("/")[0] in known]

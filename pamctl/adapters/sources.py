@@ -10,10 +10,12 @@ from pamctl.refusal import Refusal
 CONFIG_NAME = "adapter_config.json"
 RECORD_NAME = "pamctl.json"
 ORBAX_NAME = "_CHECKPOINT_METADATA"
+EXPERTS_NAME = "experts.safetensors"
 NON_LORA_NAME = "non_lora_trainables.bin"
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 _FULL_MODELS = ("model.safetensors", "diffusion_pytorch_model.safetensors", "pytorch_model.bin")
 _USUAL_NAMES = (
+    EXPERTS_NAME,  # before those of plain LoRA, for which nobody is to take it
     "adapter_model.safetensors",
     "adapters.safetensors",
     "pytorch_lora_weights.safetensors",
@@ -21,6 +23,9 @@ _USUAL_NAMES = (
     "pytorch_lora_weights.bin",
 )
 CHECKPOINT_FILES = (ORBAX_NAME, "orbax.checkpoint", "commit_success.txt", "state")
+TRAINING_FOLDERS = ("replay", "fast")
+"""What training leaves beside an adapter for the next task: examples to replay, the fast adapter."""
+
 ADAPTER_FILES = frozenset(
     (
         CONFIG_NAME,
@@ -31,6 +36,7 @@ ADAPTER_FILES = frozenset(
         *_USUAL_NAMES,
         "lora.safetensors",
         *CHECKPOINT_FILES,
+        *TRAINING_FOLDERS,
     )
 )
 """What a folder that pamctl wrote an adapter to may hold, in any format: what may be replaced as a whole."""
@@ -200,7 +206,8 @@ def _refuse_pickles(weights: str, has_non_lora: bool, allowed: bool) -> None:
 
 
 def _deeper(names: Sequence[str], where: str) -> str:
-    inner = sorted(name.rsplit("/", 1)[0] for name in names if name.endswith(f"/{CONFIG_NAME}"))
+    telling = (f"/{CONFIG_NAME}", f"/{EXPERTS_NAME}")
+    inner = sorted(name.rsplit("/", 1)[0] for name in names if name.endswith(telling))
     if inner:
         return f"an adapter lies deeper: give {where.rstrip('/')}/{inner[0]}"
     return "an adapter's folder holds a .safetensors file, for peft and mlx with adapter_config.json"

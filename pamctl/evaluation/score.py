@@ -63,7 +63,7 @@ def score_adapter(
         refuse_existing(predictions, force=force, file=True)
     opened = [task if isinstance(task, Task) else open_task(task) for task in tasks]
     _check_tasks(opened, split, warn)
-    adapter = None if reference is None else _whole(open_adapter(reference))
+    adapter = None if reference is None else _whole(open_adapter(reference, routers=True))
     model = load_base(base or (adapter.base_model if adapter else None), dtype, quantize=quantize, fsdp=fsdp)
     for note in model.notes:
         warn(note)

@@ -5,11 +5,12 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pamctl.adapters.adapter import Adapter
-from pamctl.adapters.factors import LoraFactors
+from pamctl.adapters.factors import Float32, LoraFactors
 from pamctl.models.config import PaliGemmaConfig
 from pamctl.models.paligemma import Lora
 from pamctl.refusal import Refusal, UsageRefusal
@@ -93,18 +94,37 @@ def chosen(config: PaliGemmaConfig, targets: str) -> list[Adaptable]:
     return picked
 
 
-def init_lora(config: PaliGemmaConfig, rank: int, targets: str, seed: int) -> Lora:
+def init_lora(
+    config: PaliGemmaConfig, rank: int, targets: str, seed: int, experts: int | None = None
+) -> Lora:
     """Return fresh factors: A uniform in ±1/sqrt(in), which is PEFT's kaiming_uniform(a=√5), and B zero.
 
     Each module draws from its own counter-based stream, keyed by seed and module id.
+
+    Args:
+        experts: that share the rank evenly, behind a router uniform in ±1/sqrt(in); None for plain LoRA.
+
+    Raises:
+        UsageRefusal: a rank below 1, experts that do not divide it, or as `chosen`.
     """
     if rank < 1:
         raise UsageRefusal(f"rank {rank} is not a positive number", "give a rank of 1 or more, such as 32")
+    if experts is not None and (experts < 1 or rank % experts):
+        raise UsageRefusal(
+            f"rank {rank} cannot be shared evenly by {experts} experts",
+            "give a rank that is a multiple of the number of experts, such as 32 for 8",
+        )
     lora: Lora = {}
     for kind in chosen(config, targets):
-        a = np.stack([_uniform(seed, module, (kind.inputs, rank)) for module in kind.modules()])
-        b = np.zeros((kind.layers, rank, kind.outputs), np.float32)
-        lora.setdefault(kind.tower, {})[kind.kind] = {"a": jnp.asarray(a), "b": jnp.asarray(b)}
+        modules = kind.modules()
+        leaves = {
+            "a": np.stack([_uniform(seed, module, (kind.inputs, rank)) for module in modules]),
+            "b": np.zeros((kind.layers, rank, kind.outputs), np.float32),
+        }
+        if experts is not None:
+            draws = [_uniform(seed, f"{module} router", (kind.inputs, experts)) for module in modules]
+            leaves["router"] = np.stack(draws)
+        lora.setdefault(kind.tower, {})[kind.kind] = jax.tree.map(jnp.asarray, leaves)
     return lora
 
 
@@ -127,26 +147,33 @@ def lora_to_adapter(lora: Lora, scale: float, config: PaliGemmaConfig) -> dict[s
     return modules
 
 
+def routers_of(lora: Lora, config: PaliGemmaConfig) -> dict[str, Float32]:
+    """Return the routers (E, in) by canonical module id, for `Adapter(routers=...)`; none of plain LoRA."""
+    routers: dict[str, Float32] = {}
+    for kind in adaptable(config):
+        stacked = lora.get(kind.tower, {}).get(kind.kind, {}).get("router")
+        if stacked is None:
+            continue
+        for module, router in zip(kind.modules(), np.asarray(stacked, np.float32), strict=True):
+            routers[module] = np.ascontiguousarray(router.T)
+    return routers
+
+
 def lora_from_adapter(adapter: Adapter, config: PaliGemmaConfig, rank: int | None = None) -> Lora:
-    """Return an adapter's factors stacked for the model, to be used with scale 1.
+    """Return an adapter's factors stacked for the model, and its routers, to be used with scale 1.
 
     A module's own scale is folded into B. Ranks below `rank` and layers that the adapter lacks are filled
     up with zeros in both factors, which add nothing and which no gradient moves.
 
     Args:
-        rank: None takes the adapter's largest.
+        rank: None takes the adapter's largest. Experts take no other than their own.
 
     Raises:
         Refusal: a module that this base lacks, one of another shape, kind of layer or of a larger rank, or a
             tensor that is no factor.
     """
-    _refuse_what_is_no_linear_delta(adapter)
     width = adapter.rank if rank is None else rank
-    wanted = {module: kind for kind in adaptable(config) for module in kind.modules()}
-    for module, shape in adapter.shapes.items():
-        _check_module(
-            adapter.name, module, (shape.inputs, shape.outputs), shape.rank, width, wanted.get(module)
-        )
+    refuse_unfitting(adapter, config, width)
     lora: Lora = {}
     for kind in adaptable(config):
         layers = {layer: module for layer, module in enumerate(kind.modules()) if module in adapter.shapes}
@@ -158,8 +185,33 @@ def lora_from_adapter(adapter: Adapter, config: PaliGemmaConfig, rank: int | Non
             factors = adapter.modules[module].folded()
             a[layer, :, : factors.rank] = factors.a.T
             b[layer, : factors.rank] = factors.b.T
-        lora.setdefault(kind.tower, {})[kind.kind] = {"a": jnp.asarray(a), "b": jnp.asarray(b)}
+        leaves = {"a": a, "b": b}
+        if adapter.routers:
+            leaves["router"] = np.zeros((kind.layers, kind.inputs, adapter.experts), np.float32)
+            for layer, module in layers.items():
+                leaves["router"][layer] = adapter.routers[module].T
+        lora.setdefault(kind.tower, {})[kind.kind] = jax.tree.map(jnp.asarray, leaves)
     return lora
+
+
+def refuse_unfitting(adapter: Adapter, config: PaliGemmaConfig, width: int | None = None) -> None:
+    """Refuse what `lora_from_adapter` would refuse, before any number is read.
+
+    Args:
+        width: the rank in the model; None takes the adapter's largest.
+    """
+    width = adapter.rank if width is None else width
+    _refuse_what_is_no_linear_delta(adapter)
+    if adapter.routers and width != adapter.rank:
+        raise Refusal(
+            f"{adapter.name} has {adapter.experts} experts that share rank {adapter.rank}, not {width}",
+            f"use rank {adapter.rank}",
+        )
+    wanted = {module: kind for kind in adaptable(config) for module in kind.modules()}
+    for module, shape in adapter.shapes.items():
+        _check_module(
+            adapter.name, module, (shape.inputs, shape.outputs), shape.rank, width, wanted.get(module)
+        )
 
 
 def _refuse_what_is_no_linear_delta(adapter: Adapter) -> None:

@@ -52,3 +52,10 @@ def test_a_place_that_would_be_read_as_another_adapter_is_refused(
 def test_a_single_file_leaves_what_is_beside_it_and_follows_itself() -> None:
     there = ["x.safetensors", "README.md", *OTHERS]
     assert replaced_files(there, ["x.safetensors", "README.md"], "org/name", is_folder=False) == []
+
+
+def test_folders_that_training_leaves_go_by_no_name_of_theirs() -> None:
+    """Where other files lie too, a folder called `fast` may be anyone's."""
+    there = ["adapter_model.safetensors", "fast/notes.txt", "replay/examples.jsonl"]
+    gone = replaced_files(there, ["experts.safetensors"], "there", is_folder=True)
+    assert gone == ["adapter_model.safetensors"]

@@ -10,7 +10,14 @@ import pytest
 from pamctl.adapters.adapter import Adapter
 from pamctl.adapters.extra import Extra
 from pamctl.adapters.factors import EMBEDDING, Layer, LoraFactors
-from pamctl.models.lora import adaptable, chosen, init_lora, lora_from_adapter, lora_to_adapter
+from pamctl.models.lora import (
+    adaptable,
+    chosen,
+    init_lora,
+    lora_from_adapter,
+    lora_to_adapter,
+    routers_of,
+)
 from pamctl.models.paligemma import image_features, suffix_loss
 from pamctl.refusal import Refusal, UsageRefusal
 
@@ -150,3 +157,79 @@ def test_what_is_no_linear_delta_is_refused_by_name(config):
     patches = replace(factors(4, 1), layer=Layer("conv", (2, 2)))
     with pytest.raises(Refusal, match="patch_embedding, which is conv"):
         lora_from_adapter(Adapter({"vision_tower.embeddings.patch_embedding": patches}), config)
+
+
+def test_fresh_experts_are_plain_lora_and_routers(config):
+    plain = init_lora(config, 4, ".*(gate_proj|linear)", seed=3)
+    experts = init_lora(config, 4, ".*(gate_proj|linear)", seed=3, experts=2)
+    for tower, kinds in plain.items():
+        for kind, pair in kinds.items():
+            for leaf, values in pair.items():
+                np.testing.assert_array_equal(experts[tower][kind][leaf], values)
+    router = experts["language_model"]["gate_proj"]["router"]
+    assert (router.shape, router.dtype) == ((3, 16, 2), np.float32)
+    assert experts["multi_modal_projector"]["linear"]["router"].shape == (1, 12, 2)
+    assert 0.9 * 16**-0.5 < np.abs(router).max() <= 16**-0.5
+    assert not np.array_equal(router[0], router[1])
+    assert not np.array_equal(router[0], experts["language_model"]["gate_proj"]["a"][0, :, :2])
+
+
+@pytest.mark.parametrize("experts", [0, 3, 8])
+def test_experts_that_cannot_share_the_rank_are_refused(config, experts):
+    with pytest.raises(UsageRefusal, match=f"rank 4 cannot be shared evenly by {experts} experts"):
+        init_lora(config, 4, ".*", seed=0, experts=experts)
+
+
+def test_experts_there_and_back(config):
+    lora = _mixture(config)
+    adapter = Adapter(lora_to_adapter(lora, 0.5, config), routers=routers_of(lora, config))
+    assert adapter.experts == 2
+    np.testing.assert_array_equal(adapter.routers[Q0], lora["language_model"]["q_proj"]["router"][0].T)
+    back = lora_from_adapter(adapter, config)
+    assert jax.tree.structure(back) == jax.tree.structure(lora)
+    for kind, leaves in lora["language_model"].items():
+        np.testing.assert_array_equal(back["language_model"][kind]["router"], leaves["router"])
+        np.testing.assert_array_equal(back["language_model"][kind]["b"], 0.5 * leaves["b"])
+
+
+def test_plain_lora_has_no_routers(config, lora):
+    assert routers_of(lora, config) == {}
+    back = lora_from_adapter(Adapter(lora_to_adapter(lora, 1.0, config)), config)
+    assert jax.tree.structure(back) == jax.tree.structure(lora)
+
+
+def test_layers_that_a_mixture_lacks_add_nothing(config):
+    router = np.ones((2, 16), np.float32)
+    lora = lora_from_adapter(Adapter({Q0: factors(16, 24)}, routers={Q0: router}), config)
+    q_proj = lora["language_model"]["q_proj"]
+    np.testing.assert_array_equal(q_proj["router"][0], router.T)
+    assert not np.any(q_proj["router"][1:])
+    assert not np.any(q_proj["b"][1:])
+
+
+def test_experts_take_no_other_rank(config):
+    adapter = Adapter({Q0: factors(16, 24)}, routers={Q0: np.ones((2, 16), np.float32)})
+    with pytest.raises(Refusal, match="2 experts that share rank 2, not 4"):
+        lora_from_adapter(adapter, config, rank=4)
+
+
+def test_one_expert_in_the_model_is_plain_lora_bit_for_bit(config, params, pixels, batch):
+    single = _mixture(config, experts=1)
+    plain = {
+        tower: {kind: {"a": leaves["a"], "b": leaves["b"]} for kind, leaves in kinds.items()}
+        for tower, kinds in single.items()
+    }
+
+    @jax.jit
+    def loss(lora: dict) -> jax.Array:
+        seen = image_features(config, params, lora, 0.5, pixels)
+        return suffix_loss(config, params, lora, 0.5, seen, batch)
+
+    np.testing.assert_array_equal(loss(single), loss(plain))
+
+
+def _mixture(config, experts: int = 2) -> dict:
+    """Experts with B filled in, so that they change the output."""
+    key = jax.random.key(1)
+    fresh = init_lora(config, 4, ".*(q_proj|fc1|linear)", seed=0, experts=experts)
+    return jax.tree.map(lambda leaf: leaf + 0.2 * jax.random.normal(key, leaf.shape), fresh)

@@ -7,12 +7,13 @@ from pathlib import Path
 from pamctl.adapters import card
 from pamctl.adapters.adapter import Adapter, Origin
 from pamctl.adapters.extra import Extra
-from pamctl.adapters.formats import diffusers, kohya, mlx, orbax, peft
+from pamctl.adapters.formats import diffusers, experts, kohya, mlx, orbax, peft
 from pamctl.adapters.formats.peft_extras import full_modules
 from pamctl.adapters.formats.stored import Stored, read_settings
 from pamctl.adapters.formats.written import WriteOptions, WrittenFactors
 from pamctl.adapters.matching import dotted, in_company
 from pamctl.adapters.provenance import Provenance, embedded_provenance, read_provenance, write_provenance
+from pamctl.adapters.routers import no_one_delta
 from pamctl.adapters.safetensors_file import open_safetensors
 from pamctl.adapters.sources import ADAPTER_FILES, CONFIG_NAME, AdapterSource, locate
 from pamctl.adapters.tensor_file import TensorFile, shown
@@ -21,6 +22,11 @@ from pamctl.whole_output import refuse_existing, whole_file, whole_folder
 
 # In the order they are tried: each knows its own by the names of the tensors.
 FORMATS = {"peft": peft, "mlx": mlx, "kohya": kohya, "diffusers": diffusers, "orbax": orbax}
+"""Those of plain LoRA, of which the user may choose."""
+
+_EXPERTS = "experts"
+_KNOWN = {_EXPERTS: experts, **FORMATS}
+
 STREAMED = ("peft", "kohya", "diffusers")
 """Those that are written some rows at a time; mlx transposes and orbax takes arrays whole."""
 
@@ -28,27 +34,30 @@ _SINGLE_FILES = ("kohya", "diffusers")
 _OF_DOTTED_PATHS = ("peft", "mlx", "diffusers")
 
 
-def open_adapter(reference: str | Path, *, allow_pickle: bool = False) -> Adapter:
+def open_adapter(reference: str | Path, *, allow_pickle: bool = False, routers: bool = False) -> Adapter:
     """Open an adapter: its settings, header and record are read and checked, its numbers only when asked for.
 
     Args:
         reference: a folder or file in any of `FORMATS`, `hf://org/name[@revision][/subfolder]`, a bare
             `org/name` where no such path exists, or the URL of a file on the Hub.
         allow_pickle: read a legacy `.bin` too, through an unpickler that can build tensors and nothing else.
+        routers: open a mixture of experts too, whose routers the caller heeds.
 
     Raises:
         Refusal: nothing is there, or it is not a plain LoRA whose every tensor is understood.
     """
     source = locate(reference, allow_pickle=allow_pickle)
     with source.refused_by_place():
-        return _understood(source, str(reference))
+        return _understood(source, str(reference), routers)
 
 
-def _understood(source: AdapterSource, name: str) -> Adapter:
+def _understood(source: AdapterSource, name: str, routers: bool) -> Adapter:
     """The adapter that a source's files hold."""
     stored = stored_files(source)
     format = format_of(stored)
-    contents = FORMATS[format].read(stored)
+    if format == _EXPERTS and not routers:
+        raise no_one_delta(name)
+    contents = _KNOWN[format].read(stored)
     if not (contents.base_model or "").isprintable():
         raise Refusal(f"{stored.settings_file}: the base model is {shown(contents.base_model)}", "correct it")
     metadata = stored.tensors.metadata
@@ -67,12 +76,21 @@ def _understood(source: AdapterSource, name: str) -> Adapter:
         raise Refusal(f"{extra} is both in {stored.file} and in {source.non_lora}", "keep one of them")
     extras = {**contents.extras, **non_lora}
     record = _record(source, metadata)
-    adapter = Adapter(contents.modules, record, contents.base_model, name, extras, origin, contents.denoiser)
+    adapter = Adapter(
+        contents.modules,
+        record,
+        contents.base_model,
+        name,
+        extras,
+        origin,
+        contents.denoiser,
+        contents.routers,
+    )
     return in_company(adapter) if source.non_lora else adapter
 
 
 def save_adapter(
-    adapter: Adapter, draft: Path, format: str = "peft", options: WriteOptions | None = None
+    adapter: Adapter, draft: Path, format: str | None = None, options: WriteOptions | None = None
 ) -> None:
     """Write an adapter with its record and its card into an existing folder, module by module.
 
@@ -81,13 +99,14 @@ def save_adapter(
 
     Args:
         draft: a folder, or for kohya and diffusers a file, whose metadata then holds the record.
+        format: one of `FORMATS`; None for peft, and for a mixture of experts its own, which is its only one.
 
     Raises:
         Refusal: a tensor, layer or name for which the format has no place.
     """
     options = options or WriteOptions()
     refuse_unwritable(adapter, draft, format, options)
-    _save(adapter, draft, format, options)
+    _save(adapter, draft, _written_format(adapter, format), options)
 
 
 def _save(
@@ -100,7 +119,7 @@ def _save(
 ) -> None:
     adapter = _nameable(adapter, format)
     factors = WrittenFactors(adapter, options)
-    FORMATS[format].write(adapter, factors, draft, options)
+    _KNOWN[format].write(adapter, factors, draft, options)
     if expected not in (None, factors.fingerprint):
         raise Refusal(
             f"{adapter.name} came out with the fingerprint {factors.fingerprint[:12]}, and "
@@ -121,19 +140,30 @@ def refuse_taken(path: Path, *, force: bool = False) -> None:
     refuse_existing(path, force=force, file=is_one_file(path), known=ADAPTER_FILES.__contains__)
 
 
-def refuse_unwritable(adapter: Adapter, path: Path, format: str, options: WriteOptions | None = None) -> None:
+def refuse_unwritable(
+    adapter: Adapter, path: Path, format: str | None = None, options: WriteOptions | None = None
+) -> None:
     """Refuse what `write_adapter` would refuse, before any number is read."""
-    if format not in FORMATS:
-        raise UsageRefusal(f"format is {format!r}", f"choose one of {', '.join(FORMATS)}")
+    format = _written_format(adapter, format)
     if is_one_file(path) and format not in _SINGLE_FILES:
         raise UsageRefusal(f"{format} is a folder, and {path} is named as a file", "leave .safetensors out")
-    FORMATS[format].refuse_unwritable(_nameable(adapter, format), options or WriteOptions())
+    _KNOWN[format].refuse_unwritable(_nameable(adapter, format), options or WriteOptions())
+
+
+def _written_format(adapter: Adapter, asked: str | None) -> str:
+    if adapter.routers:
+        if asked not in (None, _EXPERTS):
+            raise no_one_delta(adapter.name)
+        return _EXPERTS
+    if asked is not None and asked not in FORMATS:
+        raise UsageRefusal(f"format is {asked!r}", f"choose one of {', '.join(FORMATS)}")
+    return asked or "peft"
 
 
 def write_adapter(
     adapter: Adapter,
     path: Path,
-    format: str = "peft",
+    format: str | None = None,
     options: WriteOptions | None = None,
     *,
     force: bool = False,
@@ -155,7 +185,7 @@ def write_adapter(
     else:
         output = whole_folder(path, force=force, known=ADAPTER_FILES.__contains__)
     with output as draft:
-        _save(adapter, draft, format, options, beside, expected)
+        _save(adapter, draft, _written_format(adapter, format), options, beside, expected)
 
 
 def _nameable(adapter: Adapter, format: str) -> Adapter:
@@ -198,8 +228,8 @@ def _tensors(file: Path) -> TensorFile:
 
 
 def format_of(stored: Stored) -> str:
-    """Which of `FORMATS` these files have, told by what they hold."""
-    for name, format in FORMATS.items():
+    """Which format these files have, told by what they hold."""
+    for name, format in _KNOWN.items():
         if format.recognises(stored):
             return name
     example = next(iter(stored.tensors))

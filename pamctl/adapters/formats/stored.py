@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pamctl.adapters.extra import Extra
-from pamctl.adapters.factors import ComputedModules
+from pamctl.adapters.factors import ComputedModules, Float32
 from pamctl.adapters.tensor_file import LARGEST_SETTINGS, TensorFile, parsed_json
 from pamctl.refusal import Refusal
 
@@ -41,6 +41,7 @@ class Contents:
     extras: Mapping[str, Extra] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     denoiser: str | None = None
+    routers: Mapping[str, Float32] = field(default_factory=dict)
 
 
 def read_settings(file: Path) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class WrittenFactors:
         """The fingerprint of what was written, once every module has been asked for."""
         if self._digests.keys() != self.adapter.shapes.keys():
             raise ValueError("the fingerprint is known when every module is written")
-        return combined_digest(self._digests, self.adapter.extras)
+        return combined_digest(self._digests, self.adapter.extras, self.adapter.router_digests)
 
 
 def factor_shapes(shape: ModuleShape) -> tuple[tuple[int, ...], tuple[int, ...]]:
