@@ -12,12 +12,12 @@ import numpy as np
 
 from pamctl.distributed import Devices
 from pamctl.models.checkpoint import EMBEDDED as EMBEDDED
-from pamctl.models.checkpoint import open_checkpoint
+from pamctl.models.checkpoint import Checkpoint, open_checkpoint
 from pamctl.models.config import PaliGemmaConfig
 from pamctl.models.images import ImageProcessor
 from pamctl.models.leaves import model_leaves
 from pamctl.models.quantization import quantized
-from pamctl.models.reading import read_model
+from pamctl.models.reading import read_model, stored_digest
 from pamctl.models.stored import KINDS
 from pamctl.models.tokenizer import Tokenizer
 from pamctl.models.trees import Tree
@@ -110,6 +110,12 @@ def load_base(
         devices=devices,
         notes=checkpoint.notes,
     )
+
+
+def fingerprint_of(checkpoint: Checkpoint) -> str:
+    """Return the fingerprint that `load_base` gives; every number is read unless the digest is known."""
+    digest = stored_digest(checkpoint.weights)
+    return _fingerprint(digest, checkpoint.config, checkpoint.folder / "tokenizer.json")
 
 
 def _dtype_name(dtype: Any) -> str:

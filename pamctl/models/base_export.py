@@ -1,4 +1,7 @@
-"""A base of any readable layout written as a Hugging Face folder, a block of a tensor in memory at a time."""
+"""A base of any readable layout written as a Hugging Face folder, a block of a tensor in memory at a time.
+
+An adapter may be folded into it: then each matrix that it adapts becomes W + scale·B·A.
+"""
 
 import json
 import math
@@ -9,11 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
+from pamctl.adapters.adapter import Adapter
+from pamctl.adapters.factors import LoraFactors
+from pamctl.adapters.routers import no_one_delta
 from pamctl.adapters.safetensors_file import write_safetensors
+from pamctl.models.base import fingerprint_of
 from pamctl.models.checkpoint import Checkpoint
 from pamctl.models.leaves import Leaf, hub_name
+from pamctl.models.lora import refuse_unfitting
 from pamctl.models.stored import KINDS, BlockReader, StoredTensor, row_blocks
-from pamctl.refusal import UsageRefusal
+from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.whole_output import refuse_existing, whole_folder
 
 SHARD_SIZE = 5 << 30
@@ -43,6 +51,11 @@ class _Tensor:
         return hub_name(self.leaf.name(self.layer))
 
     @property
+    def module(self) -> str:
+        """Canonical id of the module whose weight or bias it is."""
+        return self.leaf.name(self.layer).rpartition(".")[0]
+
+    @property
     def bytes(self) -> int:
         return math.prod(self.leaf.stored) * KINDS[self.written].itemsize
 
@@ -53,10 +66,12 @@ class BaseExport:
 
     Attributes:
         shards: the tensors of each file, in the order in which they are read.
+        adapter: what is folded into it.
     """
 
     checkpoint: Checkpoint
     shards: tuple[tuple[_Tensor, ...], ...]
+    adapter: Adapter | None = None
 
     @property
     def tensors(self) -> int:
@@ -86,21 +101,28 @@ class BaseExport:
 
 
 def plan_base_export(
-    checkpoint: Checkpoint, dtype: str | None = None, max_shard_size: int = SHARD_SIZE
+    checkpoint: Checkpoint,
+    dtype: str | None = None,
+    max_shard_size: int = SHARD_SIZE,
+    adapter: Adapter | None = None,
 ) -> BaseExport:
     """Decide which tensor of an opened base goes into which file.
 
     Args:
         dtype: f32, f16 or bf16 on disk; None leaves each tensor in its own.
         max_shard_size: bytes of a file's tensors; a larger tensor has a file of its own.
+        adapter: to fold into it.
 
     Raises:
+        Refusal: the adapter is another base's, damaged, or no plain LoRA.
         UsageRefusal: another dtype, or a size below 1.
     """
     if dtype is not None and dtype.upper() not in KINDS:
         raise UsageRefusal(f"dtype is {dtype!r}", f"choose one of {', '.join(KINDS).lower()}")
     if max_shard_size < 1:
         raise UsageRefusal(f"max_shard_size is {max_shard_size}", "give a number of bytes, such as 5GB")
+    if adapter is not None:
+        _refuse_unfoldable(adapter, checkpoint)
     shards: list[list[_Tensor]] = [[]]
     size = 0
     for leaf, layer, kind in (
@@ -112,7 +134,7 @@ def plan_base_export(
             size = 0
         shards[-1].append(tensor)
         size += tensor.bytes
-    return BaseExport(checkpoint, tuple(tuple(shard) for shard in shards))
+    return BaseExport(checkpoint, tuple(tuple(shard) for shard in shards), adapter)
 
 
 def refuse_taken(output: Path, *, force: bool = False) -> None:
@@ -135,7 +157,7 @@ def export_base(export: BaseExport, output: Path, *, force: bool = False) -> Non
             write_safetensors(
                 draft / export.file(number),
                 {tensor.name: tensor.leaf.stored for tensor in shard},
-                _blocks(shard, tensors),
+                _blocks(shard, tensors, export.adapter),
                 {tensor.name: tensor.written for tensor in shard},
             )
         _write_settings(export, draft)
@@ -147,13 +169,38 @@ def _all_tensors(checkpoint: Checkpoint) -> Iterator[StoredTensor]:
             yield from run.open()
 
 
-def _blocks(shard: tuple[_Tensor, ...], tensors: Iterator[StoredTensor]) -> Iterator[tuple[str, np.ndarray]]:
+def _refuse_unfoldable(adapter: Adapter, checkpoint: Checkpoint) -> None:
+    if adapter.routers:
+        raise no_one_delta(adapter.name)
+    refuse_unfitting(adapter, checkpoint.config)
+    if adapter.base_fingerprint and adapter.base_fingerprint != (found := fingerprint_of(checkpoint)):
+        raise Refusal(
+            f"{adapter.name} was made for base {adapter.base_model} ({adapter.base_fingerprint[:12]}), "
+            f"not for {checkpoint.name} ({found[:12]})",
+            "fold it into the base that it was trained on",
+        )
+    _ = adapter.fingerprint  # which refuses weights that are not those of its record
+
+
+def _blocks(
+    shard: tuple[_Tensor, ...], tensors: Iterator[StoredTensor], adapter: Adapter | None
+) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the numbers of a file's tensors; what is left in `tensors` is the next files'."""
     reader = BlockReader()
     for tensor in shard:
-        stored = next(tensors)
+        stored, factors = next(tensors), _factors(adapter, tensor)
         for start, stop in row_blocks(tensor.leaf, tensor.kind):
-            yield tensor.name, reader.read(stored, tensor.leaf, start, stop)
+            values = reader.read(stored, tensor.leaf, start, stop)
+            if factors is not None:
+                values = values.astype(np.float32) + factors.b[start:stop] @ factors.a
+            yield tensor.name, values
+
+
+def _factors(adapter: Adapter | None, tensor: _Tensor) -> LoraFactors | None:
+    """What is added to a tensor: of a matrix that is adapted, the factors with the scale in b."""
+    if adapter is None or tensor.leaf.path[-1] != "weight" or tensor.module not in adapter.shapes:
+        return None
+    return adapter.modules[tensor.module].folded()
 
 
 def _write_settings(export: BaseExport, draft: Path) -> None:

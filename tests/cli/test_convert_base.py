@@ -10,11 +10,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from pamctl.adapters import Adapter, BaseModel, Provenance, save_adapter
 from pamctl.cli.errors import exit_code_of
 from pamctl.cli.main import pamctl
-from pamctl.models.base import load_base
+from pamctl.models.base import Base, fingerprint_of, load_base
 from pamctl.models.checkpoint import EMBEDDED, open_checkpoint
-from tests.training_cases import write_base
+from pamctl.models.leaves import canonical_name
+from pamctl.models.lora import adaptable, lora_from_adapter
+from pamctl.models.paligemma import Lora, forward_logits, image_features
+from pamctl.models.text import text_batch
+from tests.adapter_cases import random_factors
+from tests.training_cases import CONFIG, write_base
 
 Capture = pytest.CaptureFixture[str]
 
@@ -135,3 +141,101 @@ def test_the_same_input_gives_the_same_bytes() -> None:
 def test_no_base_is_refused(capsys: Capture) -> None:
     assert run("nowhere", "-o", "out") == 1
     assert "no base model at nowhere" in capsys.readouterr().err
+
+
+def write_adapter(folder: str, base: str | None, scale: float = 0.0625, modules: str = "") -> Adapter:
+    """Random factors of every projection of the base, or of one, with `base` as the fingerprint of theirs."""
+    factors = {
+        module: random_factors(number, kind.inputs, kind.outputs, rank=2, scale=scale)
+        for number, kind in enumerate(adaptable(CONFIG))
+        for module in kind.modules()
+        if modules in module
+    }
+    record = Provenance("trained", "trained", tasks=("a",), base=BaseModel("base", base))
+    adapter = Adapter(factors, record, "base")
+    Path(folder).mkdir()
+    save_adapter(adapter, Path(folder))
+    return adapter
+
+
+def logits(base: Base, lora: Lora) -> np.ndarray:
+    batch = text_batch([([2, 9, 8, 5], [7, 1]), ([2, 5], [1, 0])], text_length=7)
+    pixels = np.random.default_rng(0).uniform(-1, 1, (2, 1, 8, 8, 3)).astype(np.float32)
+    seen = image_features(base.config, base.parameters, lora, 1.0, pixels)
+    return np.asarray(forward_logits(base.config, base.parameters, lora, 1.0, seen, batch))
+
+
+def test_a_folded_base_answers_as_the_base_with_the_adapter(capsys: Capture) -> None:
+    base = load_base("base")
+    adapter = write_adapter("adapter", base.fingerprint)
+    assert run("base", "-o", "out", "--fold", "adapter", "--max-shard-size", "2K") == 0
+    assert "with adapter folded in" in capsys.readouterr().err
+    folded = load_base("out")
+    together = logits(base, lora_from_adapter(adapter, base.config))
+    np.testing.assert_allclose(logits(folded, {}), together, atol=1e-5)
+    assert np.abs(logits(base, {}) - together).max() > 0.01
+    assert folded.fingerprint != base.fingerprint
+    assert folded.fingerprint == fingerprint_of(open_checkpoint("out"))
+
+
+def test_folding_is_in_float32_and_rounded_once() -> None:
+    assert run("base", "-o", "low", "--dtype", "bf16") == 0
+    before = weights("low")
+    adapter = write_adapter("of-low", load_base("low").fingerprint, modules="q_proj")
+    assert run("low", "-o", "out", "--fold", "of-low") == 0
+    after = weights("out")
+    adapted = {f"{module}.weight" for module in adapter.shapes}
+    for name, tensor in before.items():
+        canonical, expected = canonical_name(name) or "", tensor
+        if canonical in adapted:
+            factors = adapter.modules[canonical.removesuffix(".weight")].folded()
+            expected = (tensor.astype(np.float32) + factors.b @ factors.a).astype(ml_dtypes.bfloat16)
+            assert not np.array_equal(expected, tensor)
+        np.testing.assert_array_equal(after[name], expected)
+    assert len(adapted) == len([name for name in before if "q_proj.weight" in name])
+
+
+def test_json_names_what_was_folded_in(capsys: Capture) -> None:
+    adapter = write_adapter("adapter", load_base("base").fingerprint)
+    assert run("base", "-o", "out", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["folded"] is None
+    assert run("base", "-o", "folded", "--fold", "adapter", "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["folded"] == adapter.fingerprint
+    assert not Path("folded").exists()
+
+
+def refused(capsys: Capture, *arguments: str) -> str:
+    """The two lines of a refusal, after which there is no output."""
+    assert run(*arguments, "-o", "out") == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 2
+    assert not Path("out").exists()
+    return err
+
+
+def test_an_adapter_of_another_base_is_not_folded(capsys: Capture) -> None:
+    write_base(Path("other"), seed=1)
+    write_adapter("hers", load_base("other").fingerprint)
+    assert "hers was made for base base (" in refused(capsys, "base", "--fold", "hers")
+    unknown = Adapter({"language_model.layers.7.mlp.up_proj": random_factors(0, 12, 16)})
+    Path("deeper").mkdir()
+    save_adapter(unknown, Path("deeper"))
+    assert "layers.7.mlp.up_proj, which this base does not" in refused(
+        capsys, "base", "--fold", "deeper"
+    )
+
+
+def test_an_adapter_whose_base_is_not_recorded_is_folded_where_it_fits() -> None:
+    write_adapter("adapter", None, modules="q_proj")
+    assert run("base", "-o", "out", "--fold", "adapter") == 0
+    assert load_base("out").fingerprint != load_base("base").fingerprint
+
+
+def test_a_changed_adapter_is_not_folded(capsys: Capture) -> None:
+    write_adapter("adapter", load_base("base").fingerprint)
+    file = Path("adapter/adapter_model.safetensors")
+    raw = bytearray(file.read_bytes())
+    raw[-4:] = np.float32(1).tobytes()
+    file.write_bytes(raw)
+    assert "not those that its record describes" in refused(capsys, "base", "--fold", "adapter")
