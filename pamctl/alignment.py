@@ -16,6 +16,7 @@ from pamctl_kernels import magnitude_threshold, realign, sign_conflicts
 from pamctl.adapters.adapter import Adapter
 from pamctl.adapters.compatibility import (
     factor_mismatch,
+    refuse_experts,
     share_a_start,
 )
 from pamctl.adapters.factors import ComputedModules, Float32, LoraFactors
@@ -160,6 +161,7 @@ def align(
     """
     if reinit not in get_args(Reinit):
         raise UsageRefusal(f"reinit is {reinit!r}", f"choose one of {', '.join(get_args(Reinit))}")
+    refuse_experts((to, adapter))
     to, adapter = brought_together((to, adapter))
     taus, report = compare_signs(adapter, to, top_p, scope)
 

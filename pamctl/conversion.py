@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pamctl.adapters.adapter import Adapter
-from pamctl.adapters.compatibility import has_new_factors
+from pamctl.adapters.compatibility import has_new_factors, refuse_experts
 from pamctl.adapters.provenance import Provenance
 from pamctl.merging.truncation import Truncation, truncated
 from pamctl.refusal import UsageRefusal
@@ -32,6 +32,7 @@ def convert(adapter: Adapter, rank: int | None = None) -> Converted:
     """
     if rank is not None and rank < 1:
         raise UsageRefusal(f"rank is {rank}", "give a rank of at least 1")
+    refuse_experts([adapter])
     modules, truncation = adapter.modules, None
     if rank is not None and rank < adapter.rank:
         truncation = truncated(adapter.modules, rank)

@@ -6,8 +6,16 @@ from typing import Any
 from pamctl.adapters.adapter import Adapter
 from pamctl.adapters.factors import ModuleShape
 from pamctl.adapters.module_names import is_bare_text, is_text_tower
+from pamctl.adapters.routers import no_one_delta
 from pamctl.hub import is_repository_name
 from pamctl.refusal import Refusal
+
+
+def refuse_experts(adapters: Iterable[Adapter]) -> None:
+    """Refuse a mixture of experts, opened by who heeds routers, where one b @ a of each module is wanted."""
+    for adapter in adapters:
+        if adapter.routers:
+            raise no_one_delta(adapter.name)
 
 
 def refuse_different_bases(adapters: Sequence[Adapter]) -> None:

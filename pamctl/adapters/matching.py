@@ -60,6 +60,7 @@ class RenamedAdapter(Adapter):
             extras,
             original.origin,
             original.denoiser,
+            {new: original.routers[old] for new, old in self._ids.items() if original.routers},
         )
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 from pamctl.adapters.adapter import Adapter
 from pamctl.adapters.compatibility import (
     refuse_different_base_names,
+    refuse_experts,
     repeated,
     share_a_start,
     with_differing_base_names,
@@ -186,6 +187,7 @@ def plan_merge(
     refuse_bad_options(recipe)
     if len(adapters) < 2:
         raise UsageRefusal(f"{len(adapters)} adapter to merge", "give two or more")
+    refuse_experts(adapters)
     if not allow_base_mismatch:
         refuse_different_base_names(adapters)
     adapters = brought_together(adapters)

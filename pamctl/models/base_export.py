@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from pamctl.adapters.adapter import Adapter
+from pamctl.adapters.compatibility import refuse_experts
 from pamctl.adapters.factors import LoraFactors
-from pamctl.adapters.routers import no_one_delta
 from pamctl.adapters.safetensors_file import write_safetensors
 from pamctl.models.base import fingerprint_of
 from pamctl.models.checkpoint import Checkpoint
@@ -170,8 +170,7 @@ def _all_tensors(checkpoint: Checkpoint) -> Iterator[StoredTensor]:
 
 
 def _refuse_unfoldable(adapter: Adapter, checkpoint: Checkpoint) -> None:
-    if adapter.routers:
-        raise no_one_delta(adapter.name)
+    refuse_experts([adapter])
     refuse_unfitting(adapter, checkpoint.config)
     if adapter.base_fingerprint and adapter.base_fingerprint != (found := fingerprint_of(checkpoint)):
         raise Refusal(

@@ -15,7 +15,11 @@ from pamctl.adapters.extra import Extra
 from pamctl.adapters.factors import EMBEDDING, ComputedModules
 from pamctl.adapters.formats import FORMATS
 from pamctl.adapters.formats.written import WriteOptions
+from pamctl.adapters.matching import RenamedAdapter
 from pamctl.adapters.sources import locate
+from pamctl.alignment import align
+from pamctl.conversion import convert
+from pamctl.merging import merge
 from pamctl.refusal import Refusal, UsageRefusal
 from tests.adapter_cases import Q_PROJ, SIZES, on_base, random_adapter, random_factors, saved, write_peft
 
@@ -253,3 +257,23 @@ def test_an_adapter_of_routers_that_do_not_fit_cannot_be_made() -> None:
     modules = ComputedModules(random_adapter().shapes, random_adapter().modules.__getitem__)
     with pytest.raises(ValueError, match="has no router"):
         Adapter(modules, routers={Q_PROJ: np.ones((2, 16), np.float32)})
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda experts: merge([random_adapter(), experts]),
+        lambda experts: align(experts, experts),
+        lambda experts: align(random_adapter(), experts),
+        convert,
+    ],
+)
+def test_one_in_memory_is_refused_where_its_routers_would_be_lost(use: Callable[[Adapter], object]) -> None:
+    with pytest.raises(Refusal, match="experts is a mixture of experts"):
+        use(random_experts())
+
+
+def test_other_ids_keep_their_routers() -> None:
+    renamed = RenamedAdapter(random_experts(), {Q_PROJ: "q"})
+    np.testing.assert_array_equal(renamed.routers["q"], random_routers()[Q_PROJ])
+    assert renamed.experts == 2

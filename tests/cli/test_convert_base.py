@@ -221,9 +221,7 @@ def test_an_adapter_of_another_base_is_not_folded(capsys: Capture) -> None:
     unknown = Adapter({"language_model.layers.7.mlp.up_proj": random_factors(0, 12, 16)})
     Path("deeper").mkdir()
     save_adapter(unknown, Path("deeper"))
-    assert "layers.7.mlp.up_proj, which this base does not" in refused(
-        capsys, "base", "--fold", "deeper"
-    )
+    assert "layers.7.mlp.up_proj, which this base does not" in refused(capsys, "base", "--fold", "deeper")
 
 
 def test_an_adapter_whose_base_is_not_recorded_is_folded_where_it_fits() -> None:
