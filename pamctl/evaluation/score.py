@@ -34,6 +34,7 @@ def score_adapter(
     batch_size: int = BATCH_SIZE,
     max_new_tokens: int | None = None,
     stage: Stage | None = None,
+    order: str | None = None,
     run: str | None = None,
     results: Path | None = None,
     predictions: Path | None = None,
@@ -47,7 +48,7 @@ def score_adapter(
         reference: the adapter; None scores the base, zero-shot.
         base: the base model; None takes the one that the adapter names, else the embedded one.
         dtype, quantize, fsdp: how the base is held, see `load_base`.
-        stage, run: labels of the results; None takes what the adapter's `pamctl.json` tells.
+        stage, order, run: labels of the results; None takes what the adapter's `pamctl.json` tells.
         results: JSON Lines file to append to.
         predictions: JSON Lines file to write once all tasks are done.
         force: replace an existing `predictions`.
@@ -82,7 +83,8 @@ def score_adapter(
             model, lora, 1.0, task, split, limit, max_new_tokens, batch_size=batch_size, on_examples=tell
         )
         result = result_of(answered[task.name], task, model, adapter, split=split)
-        scored.append(replace(result, stage=stage or result.stage, run=run or result.run))
+        result = replace(result, stage=stage or result.stage, order=order or result.order)
+        scored.append(replace(result, run=run or result.run))
         if results and is_main():
             append_results(results, scored[-1:])
     if predictions and is_main():

@@ -36,6 +36,14 @@ def test_stdout_is_the_folder_or_the_numbers(capsys: Capture) -> None:
     assert {**told, "schema": written["schema"]} == {**written, "path": "report"}
 
 
+def test_against_names_a_system(capsys: Capture) -> None:
+    assert run("r.jsonl", "-o", "report", "--against", "pam", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["comparisons"][0]["against"] == "pam"
+    assert run("r.jsonl", "-o", "other", "--against", "magmax") == 2
+    assert "no system is called 'magmax'" in capsys.readouterr().err
+    assert not Path("other").exists()
+
+
 def test_a_taken_folder_and_a_broken_file_are_refused(capsys: Capture) -> None:
     Path("report").mkdir()
     assert run("r.jsonl", "-o", "report") == 1

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pamctl.evaluation.report import write_report
+from pamctl.evaluation.report import metrics_json, report_of, write_report
 from pamctl.evaluation.results import Result, append_results
-from pamctl.refusal import Refusal
+from pamctl.refusal import Refusal, UsageRefusal
+from pamctl.training.methods import METHODS
 
+ROOT = Path(__file__).parents[2]
 TASKS = ("tiny-a", "tiny-b", "tiny-c")
 
 
@@ -109,6 +111,124 @@ def test_missing_cells_are_na_with_commands(results: Path, tmp_path: Path) -> No
     assert "pamctl eval --task tiny-a --task tiny-b --task tiny-c --results" in text
     assert "left torn" in report.notes[0]
     assert json.loads((tmp_path / "report" / "metrics.json").read_text())["notes"] == list(report.notes)
+
+
+@pytest.fixture(scope="module")
+def with_bounds(results: Path) -> Path:
+    """The results, with average, and methods that learn no sequence."""
+    file = results.parent / "with-bounds.jsonl"
+    file.write_bytes(results.read_bytes())
+    for tasks in (TASKS, TASKS[::-1]):
+        append_results(file, run_of("average", tasks, seed=0))
+    apart = [
+        Result(task, "trained", (task,), "exact", 90.0, 4, method="independent", seed=0) for task in TASKS
+    ]
+    once = [Result(task, "trained", TASKS, "exact", 80.0, 4, method="multitask", seed=0) for task in TASKS]
+    append_results(file, [*apart, *once])
+    return file
+
+
+def test_methods_without_a_sequence_stand_in_the_same_tables(with_bounds: Path, tmp_path: Path) -> None:
+    write_report([with_bounds], tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "| independent | 90.00 | - | - | 90.00 | 90.00 | 1 |" in text
+    assert "| multitask | 80.00 | - | - | - | - | 1 |" in text
+    assert "| independent | 90.00 | 90.00 |\n" in text
+    assert "Missing cells" not in text
+    with (tmp_path / "report" / "matrix.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["method"] in ("independent", "multitask")]
+    assert len(rows) == 2 * (3 + 3)
+    assert all(row["score"] for row in rows)
+    forgetting = (tmp_path / "report" / "forgetting.svg").read_text()
+    assert "<!-- average -->" in forgetting
+    assert "<!-- independent -->" not in forgetting
+
+
+def test_the_identity_is_counted(with_bounds: Path, tmp_path: Path) -> None:
+    write_report([with_bounds], tmp_path / "report")
+    identity = json.loads((tmp_path / "report" / "metrics.json").read_text())["identity"]
+    assert (identity["checked"], identity["matrices"]) == (6, 8)
+    told = "BWT (T - 1) / T = ACC - A_m was checked, and holds, on 6 of 8 matrices;"
+    assert told in (tmp_path / "report" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(("asked", "first"), [(None, "average"), ("pam", "pam")])
+def test_differences_are_from_one_system(
+    asked: str | None, first: str, with_bounds: Path, tmp_path: Path
+) -> None:
+    report = report_of([with_bounds], against=asked)
+    [comparison] = metrics_json(report)["comparisons"]
+    assert comparison["against"] == first
+    assert {pair["first"] for pair in comparison["paired"]} == {first}
+    others = {"finetune", "average", "pam", "independent", "multitask"} - {first}
+    assert {pair["second"] for pair in comparison["paired"] if pair["metric"] == "ACC"} == others
+    acc = {(row["method"], row["order"]): row["metrics"]["ACC"] for row in comparison["sequences"]}
+    [pair] = [p for p in comparison["paired"] if (p["second"], p["metric"]) == ("finetune", "ACC")]
+    for one in pair["differences"]:
+        expected = acc["finetune", one["order"]] - acc[first, one["order"]]
+        assert one == {"order": one["order"], "seed": 0, "difference": expected}
+    assert pair["n"] == len(pair["differences"]) == 2
+    assert pair["ahead"] == sum(one["difference"] > 0 for one in pair["differences"])
+
+
+def test_the_text_tells_differences_compactly(with_bounds: Path, tmp_path: Path) -> None:
+    write_report([with_bounds], tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+    [pair] = [
+        pair
+        for pair in json.loads((tmp_path / "report" / "metrics.json").read_text())["comparisons"][0]["paired"]
+        if (pair["second"], pair["metric"]) == ("multitask", "ACC")
+    ]
+    compact = f"{pair['mean']:+.2f} ± {pair['std']:.2f} ({pair['ahead']} of 2)"
+    each = " | ".join(f"{one['difference']:+.2f}" for one in pair["differences"])
+    assert "### Paired differences from average" in text
+    assert f"| multitask | {compact} | - | - |" in text
+    assert f"| multitask | {each} | - | - | - | - |" in text
+
+
+def test_a_system_that_is_not_there_is_refused(results: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageRefusal, match="no system is called 'ties'") as refused:
+        write_report([results], tmp_path / "report", against="ties")
+    assert refused.value.way_on == "choose one of: finetune, pam"
+    assert not (tmp_path / "report").exists()
+
+
+def test_figures_of_every_method_tell_them_apart(tmp_path: Path) -> None:
+    file = tmp_path / "r.jsonl"
+    ordered = [method for method in METHODS.values() if method.continues]
+    for number, method in enumerate(ordered):
+        states = [(("a",), 50.0), (("a", "b"), 30.0 + number)]
+        append_results(
+            file,
+            [
+                Result(task, "trained", tasks, "exact", score, 4, method=method.name)
+                for tasks, score in states
+                for task in "ab"
+            ],
+        )
+    write_report([file], tmp_path / "report")
+    for name in ("forgetting", "accuracy-by-order", "matrices"):
+        text = (tmp_path / "report" / f"{name}.svg").read_text()
+        assert all(f"<!-- {method.name}" in text for method in ordered), name
+        with Image.open(tmp_path / "report" / f"{name}.png") as image:
+            assert image.width < 1300
+
+
+def test_the_recorded_results_keep_their_numbers() -> None:
+    """As README prints them; the runs are those of the embedded tasks."""
+    report = report_of([ROOT / "fixtures" / "embedded_results" / "results.jsonl"])
+    [comparison] = report.comparisons
+    assert report.notes == ()
+    assert report.checked == (36, 36)
+    assert comparison.systems == ("finetune", "average", "pam", "pam (scope tensor)")
+    acc = {system: comparison.spread(system, "ACC") for system in comparison.systems}
+    told = {system: f"{s.mean:.2f} {s.std:.2f} {s.n}" for system, s in acc.items() if s}
+    assert told == {
+        "finetune": "40.84 5.17 9",
+        "average": "58.08 3.90 9",
+        "pam": "57.52 4.13 9",
+        "pam (scope tensor)": "58.27 4.42 9",
+    }
 
 
 def test_scores_without_a_sequence_are_still_told(tmp_path: Path) -> None:

@@ -78,6 +78,14 @@ def test_lineage_names_a_merged_sequence_after_how_it_was_trained() -> None:
         ("finetune", "ties", "ties"),
         ("finetune", "average", "average"),
         ("pam", "average", "pam"),
+        ("average", "average", "average"),
+        ("lwf+pam", "average", "lwf+pam"),
+        ("er+pam", "average", "er+pam"),
+        ("ties", "ties", "ties"),
+        ("tall", "tall", "tall"),
+        ("tall+pam", "tall", "tall+pam"),
+        ("magmax", "magmax", "magmax"),
+        ("tall+pam", "average", "tall+pam+average"),
         ("pam", "tall", "pam+tall"),
         ("lwf", "average", "lwf+average"),
         ("mine", "mine", "mine"),
@@ -120,6 +128,46 @@ def test_magmax_merges_the_chain_of_sequential_fine_tuning() -> None:
         ("finetune", None, "abc", [60.0, 80.0, 90.0], [60.0, 80.0, 90.0]),
         ("magmax", None, "abc", [60.0, 80.0, 90.0], [60.0, 50.0, 40.0]),
     ]
+
+
+@pytest.mark.parametrize("parents_of_the_third", [("t2",), ("t2", "m2")])
+def test_magmax_of_its_own_chain_is_one_sequence(parents_of_the_third: tuple[str, ...]) -> None:
+    """The chain goes on from the trained adapter, with or without the merged one among the parents."""
+    chain, magmax = {"method": "magmax", "seed": 2, "order": "o"}, {"method": "magmax"}
+    results = [
+        *trained("t1", "a", 60.0, **{**chain, "method": "finetune"}),
+        *trained("t2", "ab", 80.0, "t1", **chain),
+        *trained("t3", "abc", 90.0, *parents_of_the_third, **chain),
+        *merged("m2", "ab", 50.0, "t1", "t2", **magmax),
+        *merged("m3", "abc", 40.0, "m2", "t3", **magmax),
+    ]
+    expected = [("magmax", 2, "abc", [60.0, 80.0, 90.0], [60.0, 50.0, 40.0])]
+    assert told(matrices_of(results)[0]) == expected
+    assert told(matrices_of(results[::-1])[0]) == expected
+
+
+def test_what_a_method_trains_to_be_merged_is_no_sequence_of_its_own() -> None:
+    results = [
+        *trained("t1", "a", 60.0, method="finetune"),
+        *trained("t2", "ab", 80.0, "t1", method="pam"),
+        *merged("m2", "ab", 70.0, "t1", "t2", method="tall"),
+    ]
+    assert [matrix.method for matrix in matrices_of(results)[0]] == ["pam+tall"]
+
+
+@pytest.mark.parametrize("run", [None, "p=30"])
+def test_a_plain_first_task_begins_the_sequences_of_other_methods(run: str | None) -> None:
+    """By labels alone, where no fingerprint tells that the first task is theirs."""
+    place = {"seed": 1, "order": "o"}
+    results = [
+        *scored("trained", "a", {"a": 60.0}, method="finetune", **place),
+        *scored("trained", "a", {"a": 1.0}, method="finetune", seed=2, order="o"),
+        *scored("trained", "ab", {"a": 50.0, "b": 80.0}, method="lwf", run=run, **place),
+        *scored("trained", "ab", {"a": 30.0, "b": 90.0}, method="er", run=run, **place),
+    ]
+    found = {matrix.method: np.diag(matrix.after)[0] for matrix in matrices_of(results)[0][:2]}
+    assert found["lwf"] == 60.0
+    assert np.isnan(found["er"]), "replay keeps what later tasks need, so its first task is its own"
 
 
 def test_orders_seeds_and_runs_are_kept_apart() -> None:

@@ -1,5 +1,7 @@
 """Means, spreads and paired differences over orders and seeds."""
 
+from dataclasses import replace
+
 import pytest
 
 from pamctl.evaluation.matrix import matrices_of
@@ -57,6 +59,72 @@ def test_differences_are_paired_by_order_and_seed(comparison: Comparison) -> Non
     assert pairs["ACC"].differences == {("order 1", 0): 5.0, ("order 2", 0): -5.0}
     assert pairs["ACC"].spread == Spread(0.0, 5.0, 2)
     assert pairs["ACC"].better == 1
+
+
+def without_order(method: str, tasks: str, score: float, **labels: object) -> list[Result]:
+    """Each task by an adapter of its own, or all at once, as the method learns them."""
+    learned = {task: (task,) if method == "independent" else tuple(tasks) for task in tasks}
+    return [
+        Result(task, "trained", learned[task], "exact", score, 4, method=method, adapter=method, **labels)  # type: ignore[arg-type]
+        for task in tasks
+    ]
+
+
+@pytest.fixture
+def with_bounds() -> Comparison:
+    """Two orders of one system, and methods without an order: one label, and none."""
+    results = [
+        *one("average", "ab", 0, 80.0, 20.0, "o1"),
+        *one("average", "ba", 0, 80.0, 60.0, "o2"),
+        *without_order("independent", "ba", 90.0, seed=0),
+        *without_order("multitask", "ba", 75.0, seed=0, order="o1"),
+    ]
+    [comparison] = comparisons_of(matrices_of(results)[0])
+    return comparison
+
+
+def test_systems_stand_in_the_order_of_the_methods_and_others_after() -> None:
+    order = ("finetune", "average", "pam", "lwf+pam", "another", "mine")
+    results = [result for method in sorted(order) for result in one(method, "ab", 0, 80.0, 20.0)]
+    tuned = [replace(result, run="p=30") for result in one("pam", "ab", 0, 80.0, 20.0)]
+    [comparison] = comparisons_of(matrices_of([*tuned, *results])[0])
+    assert comparison.systems == (*order[:3], "pam (p=30)", *order[3:])
+
+
+def test_what_has_no_order_belongs_to_every_order_and_counts_once(with_bounds: Comparison) -> None:
+    assert with_bounds.orders == ("o1", "o2")
+    assert with_bounds.tasks == ("a", "b")
+    assert with_bounds.systems == ("average", "independent", "multitask")
+    assert with_bounds.sequential == ("average",)
+    for order in ("o1", "o2"):
+        assert with_bounds.spread("independent", "ACC", order) == Spread(90.0, 0.0, 1)
+        assert with_bounds.spread("multitask", "ACC", order) == Spread(75.0, 0.0, 1)
+    assert with_bounds.spread("independent", "ACC") == Spread(90.0, 0.0, 1)
+    assert [with_bounds.order_of(m) for m in with_bounds.of("independent")] == ["any order"]
+    assert [with_bounds.order_of(m) for m in with_bounds.of("multitask")] == ["o1"]
+
+
+def test_what_does_not_exist_is_told_from_what_is_missing(with_bounds: Comparison) -> None:
+    assert with_bounds.defines("average", "FWT")
+    assert with_bounds.defines("independent", "A_t")
+    assert not with_bounds.defines("independent", "BWT")
+    assert not with_bounds.defines("multitask", "A_t")
+
+
+def test_differences_from_one_system(with_bounds: Comparison) -> None:
+    pairs = {(pair.second, pair.metric): pair for pair in with_bounds.pairs("average")}
+    assert set(pairs) == {("independent", m) for m in ("ACC", "A_t", "A_m")} | {("multitask", "ACC")}
+    assert {pair.first for pair in pairs.values()} == {"average"}
+    ahead = pairs["independent", "ACC"]
+    assert ahead.differences == {("o1", 0): 40.0, ("o2", 0): 20.0}
+    assert (ahead.spread, ahead.better) == (Spread(30.0, 10.0, 2), 2)
+    assert ahead.spread_in("o2") == Spread(20.0, 0.0, 1)
+    assert ahead.spread_in("o3") is None
+
+
+def test_without_sequences_there_is_still_an_order() -> None:
+    [comparison] = comparisons_of(matrices_of(without_order("multitask", "ab", 75.0))[0])
+    assert (comparison.orders, comparison.tasks, comparison.sequential) == (("any order",), ("a", "b"), ())
 
 
 def test_labels_name_orders() -> None:
