@@ -1,4 +1,4 @@
-"""The whole continual sequence on the embedded tasks, for every method side by side from one first task."""
+"""The whole continual sequence on the embedded tasks, for three methods side by side from one first task."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pamctl.adapters import Adapter
-from pamctl.demo_commands import RESULTS, first_folder, write_commands
+from pamctl.demo_commands import COMPARED, RESULTS, first_folder, write_commands
 from pamctl.distributed import Devices
 from pamctl.evaluation.report import Report, write_report
 from pamctl.evaluation.results import Result, append_results, read_results
@@ -57,7 +57,7 @@ def run_demo(
     on_work: Callable[[int, int, str], None] = lambda done, total, what: None,
     report: Callable[[str], None] = lambda message: None,
 ) -> Demo:
-    """Learn the embedded tasks by every method; run again in the same folder, it goes on where it was.
+    """Learn the embedded tasks by each of `COMPARED`; run again in the same folder, it goes on where it was.
 
     Args:
         out: folder to write; adapters and scores that are there already are kept.
@@ -118,9 +118,9 @@ class _Run:
             self._evaluate(None, name)
         task = self._names[0]
         self._begin(FIRST, task)
-        first = self._bench.trained(task, None, self._settings, self._out / first_folder(self._names))
+        first = self._bench.trained([task], self._settings, self._out / first_folder(self._names))
         self._score(Stage(FIRST, task, first, self._names[:2]))
-        for method in METHODS:
+        for method in COMPARED:
             settings: Settings = {**self._settings, "method": method}
             learn(self._bench, self._names, first, settings, self._score, self._out / method, self._begin)
         return {method: sum(found) / len(found) for method, found in self._differ.items()}
@@ -161,9 +161,9 @@ def _work(names: tuple[str, ...], settings: Settings) -> int:
     tasks = (embedded_tasks()[name] for name in names)
     steps = [resolve_recipe(settings, task.recipe, len(task.split(TRAIN)))["steps"] for task in tasks]
     states = sum(min(t + 2, len(names)) for t in range(1, len(names)))
-    merging = sum(method.merge is not None for method in METHODS.values())
-    cells = len(names) + 2 + len(METHODS) * states + merging * (len(names) - 1)
-    return steps[0] + len(METHODS) * sum(steps[1:]) + STEPS_OF_AN_EVALUATION * cells
+    merging = sum(METHODS[method].merge is not None for method in COMPARED)
+    cells = len(names) + 2 + len(COMPARED) * states + merging * (len(names) - 1)
+    return steps[0] + len(COMPARED) * sum(steps[1:]) + STEPS_OF_AN_EVALUATION * cells
 
 
 def _chosen_order(order: int, tasks: int | None) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ from pamctl.training.methods import METHODS, Method
 from pamctl.whole_output import whole_file
 
 RESULTS = "results.jsonl"
+COMPARED = ("finetune", "average", "pam")
+"""The methods of the demo, by name."""
 HEAD = """\
 #!/bin/sh
 # What `pamctl demo` did, as single commands: sh commands.sh [FOLDER]. Each loads the model anew, so this
@@ -29,8 +31,8 @@ def write_commands(file: Path, names: tuple[str, ...], settings: Settings, base:
         f"pamctl train-task {names[0]} -o {first}{_given(settings)}{flags} --resume",
         _evaluated(first, names[:2], flags),
     ]
-    for method in METHODS.values():
-        lines += ["", *_learned(method, names, settings, flags)]
+    for method in COMPARED:
+        lines += ["", *_learned(METHODS[method], names, settings, flags)]
     lines += ["", f"pamctl report {RESULTS} -o report --force"]
     with whole_file(file, force=True) as draft:
         draft.write_text(HEAD + "\n" + "\n".join(lines) + "\n", encoding="utf-8")
@@ -53,7 +55,8 @@ def _learned(method: Method, names: tuple[str, ...], settings: Settings, flags: 
         if method.merge is not None:
             lines.append(_evaluated(trained, (task,), flags))
             lines.append(
-                f"test -d {merged} || pamctl merge {state} {trained} --method {method.merge} -o {merged}"
+                f"test -d {merged} || pamctl merge {state} {trained} --method {method.merge['method']} "
+                f"--space factor -o {merged}"
             )
         state = trained if method.merge is None else merged
         lines.append(_evaluated(state, names[: t + 2], flags))

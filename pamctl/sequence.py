@@ -1,29 +1,29 @@
 """A sequence of tasks learned by one method: each task trained, merged and evaluated, what is done kept."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from pamctl.adapters import Adapter, open_adapter, save_adapter
+from pamctl.adapters import Adapter, open_adapter, write_adapter
 from pamctl.evaluation.evaluate import evaluate, result_of
 from pamctl.evaluation.results import Result
-from pamctl.merging import merge
+from pamctl.merging import execute, plan_merge
+from pamctl.merging.recipe import FILE_NAME, Recipe, recipe_text
 from pamctl.models.base import Base
 from pamctl.models.lora import adapts_vision, lora_from_adapter
-from pamctl.refusal import Refusal
+from pamctl.tasks import open_task
 from pamctl.tasks.task import Task
-from pamctl.training.batches import EncodedSplit, image_features_of
-from pamctl.training.checkpoints import differences
+from pamctl.training.batches import EncodedSplit, encode_split, image_features_of
 from pamctl.training.configuration import Settings
-from pamctl.training.finished import finished_adapter, write_finished
-from pamctl.training.loop import train
-from pamctl.training.methods import method_named
-from pamctl.training.metrics_log import MetricsLog
-from pamctl.training.preparation import TRAIN, prepare
+from pamctl.training.inheritance import Inheritance
+from pamctl.training.methods import Merging, method_named
+from pamctl.training.preparation import TRAIN, Prepared, prepare
 from pamctl.training.reports import Progress
-from pamctl.whole_output import whole_folder
+from pamctl.training.stop_request import StopRequest
+from pamctl.training.task_run import trained_to
 
 TEST = "test"
 
@@ -36,12 +36,14 @@ class Workbench:
     Args:
         tasks: by name.
         on_step: told how far the training of a task is.
+        warn: told what to know before trusting a result.
     """
 
     base: Base
     tasks: dict[str, Task]
     on_step: Callable[[Progress], None] | None = None
-    _train: dict[str, EncodedSplit] = field(default_factory=dict)
+    warn: Callable[[str], None] = lambda message: None
+    _encoded: dict[str, EncodedSplit] = field(default_factory=dict)
     _features: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -51,41 +53,47 @@ class Workbench:
         }
 
     def trained(
-        self, task: str, before: Adapter | None, settings: Settings, folder: Path | None = None
+        self,
+        tasks: Sequence[str],
+        settings: Settings,
+        folder: Path,
+        *,
+        before: Adapter | None = None,
+        previous: Path | None = None,
+        stop: StopRequest | None = None,
     ) -> Adapter:
-        """Return the task adapter, trained from `before` as `train_task` trains it, or kept in `folder`."""
-        prepared = prepare(self.tasks[task], self.base, before, settings, self._train.get(task))
-        if not adapts_vision(prepared.run.start):
-            self._train[task] = prepared.run.split
-        config = prepared.run.configuration
-        if folder is not None and folder.exists():
-            kept = open_adapter(folder)
-            if changes := differences(
-                kept.provenance.parameters if kept.provenance else {}, config.to_json()
-            ):
-                raise Refusal(
-                    f"{folder} was made with another configuration: {'; '.join(changes)}",
-                    "choose another output, or add --force to start over",
-                )
-            return kept
-        log = MetricsLog()
-        log.event("start", config.to_json())
-        lora = train(prepared.run, log, on_step=self.on_step)
-        adapter = finished_adapter(prepared, lora, str(folder or task))
-        if folder is not None:
-            write_finished(adapter, log, folder)
-        return adapter
+        """Return the adapter in `folder`, trained there as `train-task --resume` does it.
 
-    def merged(self, before: Adapter, trained: Adapter, method: str, folder: Path | None = None) -> Adapter:
+        Args:
+            tasks: one, or several that are learned at once.
+            before: the state after the tasks before; None for a first task.
+            previous: what was trained for the task before, where merging made another adapter of it.
+        """
+
+        def prepared() -> Prepared:
+            last = None if previous is None else open_adapter(previous, routers=True)
+            chosen, inheritance = [self.tasks[name] for name in tasks], Inheritance(before, last)
+            return prepare(chosen, self.base, inheritance, settings, self._train_split, self._opened)
+
+        trained_to(
+            folder,
+            prepared,
+            stop or StopRequest(),
+            opened=self._opened,
+            on_step=self.on_step,
+            warn=self.warn,
+        )
+        return open_adapter(folder, routers=True)
+
+    def merged(self, before: Adapter, trained: Adapter, merging: Merging, folder: Path) -> Adapter:
         """Return the two merged, as `pamctl merge` does it, or as kept in `folder`."""
-        if folder is not None and folder.exists():
-            return open_adapter(folder)
-        lazy = merge([before, trained], method)
-        adapter = Adapter(dict(lazy.modules), lazy.provenance, lazy.base_model, str(folder or method))
-        if folder is not None:
-            with whole_folder(folder) as draft:
-                save_adapter(adapter, draft)
-        return adapter
+        if not folder.exists():
+            parameters = {name: value for name, value in merging.items() if name != "method"}
+            recipe = Recipe(merging["method"], space="factor", parameters=parameters)
+            plan = plan_merge([before, trained], recipe)
+            told = {FILE_NAME: recipe_text(plan.recipe, {})}
+            write_adapter(execute(plan).adapter, folder, beside=told)
+        return open_adapter(folder)
 
     def evaluated(self, adapter: Adapter | None, task: str) -> Result:
         """Return the score of an adapter, or of the base, on a task's test split."""
@@ -98,6 +106,17 @@ class Workbench:
         if task not in self._features:
             self._features[task] = image_features_of(self.base, self.tasks[task].split(TEST))
         return self._features[task]
+
+    def _opened(self, reference: str) -> Task:
+        """The task of a name or path: one of the bench, else from the disk."""
+        places = {task.path and os.path.abspath(task.path): task for task in self.tasks.values()}
+        return self.tasks.get(reference) or places.get(os.path.abspath(reference)) or open_task(reference)
+
+    def _train_split(self, task: Task) -> EncodedSplit:
+        """A task's training split, encoded for a frozen vision tower when first asked for."""
+        if task.name not in self._encoded:
+            self._encoded[task.name] = encode_split(self.base, task.split(TRAIN), task.text_length)
+        return self._encoded[task.name]
 
 
 @dataclass(frozen=True)
@@ -116,7 +135,7 @@ def learn(
     first: Adapter,
     settings: Settings,
     on_stage: Callable[[Stage], None],
-    folder: Path | None = None,
+    folder: Path,
     on_start: Callable[[str, str], None] = lambda method, task: None,
 ) -> None:
     """Learn the tasks of `order` after the first one.
@@ -131,14 +150,13 @@ def learn(
     """
     method = method_named(settings.get("method", "pam"))
     state = first
-    for t, task in enumerate(order[1:], start=1):
+    for t, task in enumerate(order[1:], start=2):
         on_start(method.name, task)
-        place = None if folder is None else folder / f"{t + 1}-{task}"
-        trained = bench.trained(task, state, settings, place and place / "trained")
-        so_far_and_next = tuple(order[: t + 2])
+        place = folder / f"{t}-{task}"
+        trained = bench.trained([task], settings, place / "trained", before=state)
         if method.merge is None:
             state = trained
         else:
             on_stage(Stage(method.name, task, trained, (task,)))
-            state = bench.merged(state, trained, method.merge, place and place / "merged")
-        on_stage(Stage(method.name, task, state, so_far_and_next))
+            state = bench.merged(state, trained, method.merge, place / "merged")
+        on_stage(Stage(method.name, task, state, tuple(order[: t + 1])))

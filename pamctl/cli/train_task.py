@@ -15,23 +15,63 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("task")
+@click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the adapter.")
 @click.option("--base", metavar="MODEL", help="Base model: a folder or hf://org/name. [default: embedded]")
 @click.option(
     "--global", "global_adapter", metavar="ADAPTER", help="Adapter of the tasks before; none: a first task."
 )
 @click.option(
+    "--previous",
+    metavar="ADAPTER",
+    help="What was trained for the task before, where merging made the --global adapter of it: magmax goes on "
+    "from it, er+pam replays what lies beside it.",
+)
+@click.option(
     "--method",
-    type=click.Choice(["pam", "finetune", "average"]),
+    metavar="NAME",
     default="pam",
     show_default=True,
-    help="finetune goes on from the adapter, average trains a clone to merge, pam also realigns it.",
+    help="A row of README's table of methods: where to start, what to add, how it is merged afterwards.",
+)
+@click.option(
+    "--term",
+    "terms",
+    multiple=True,
+    metavar="NAME[:k=v,...]",
+    help="Add a term to the loss, or set one of the method: lwf, l2, orth, consistency; repeatable.",
+)
+@click.option(
+    "--align/--no-align", default=None, help="Put conflicting weights back. [default: the method's]"
+)
+@click.option(
+    "--replay",
+    metavar="SPEC",
+    help="Train on kept examples too: on, off, or buffer=1000,batch=N,images=reference|copy, any of them.",
+)
+@click.option(
+    "--ema", "decay", type=float, metavar="DECAY", help="Evaluate the moving average over steps; 0 for none."
+)
+@click.option(
+    "--adapter",
+    type=click.Choice(["single", "stack", "moe"]),
+    help="LoRA, new LoRA on top of frozen one, or experts with a router. [default: the method's]",
+)
+@click.option("--experts", type=int, metavar="N", help="Experts that share the rank. [default: 8]")
+@click.option(
+    "--mixing",
+    type=click.Choice(["proportional", "uniform", "square-root"]),
+    default="proportional",
+    show_default=True,
+    help="How often each of several tasks is seen.",
 )
 @click.option(
     "--top-p", type=float, default=50, show_default=True, help="Percent of important global weights."
 )
-@click.option("--align-every", type=int, metavar="STEPS", help="Optimiser steps between realignments.")
+@click.option(
+    "--align-every", type=float, metavar="N", help="Steps between realignments; below 1, a fraction of all."
+)
+@click.option("--align-at-end", is_flag=True, help="Realign after the last step too.")
 @click.option(
     "--scope",
     type=click.Choice(["tensor", "module", "factor", "global"]),
@@ -41,10 +81,17 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--reinit",
-    type=click.Choice(["global", "zero"]),
+    type=click.Choice(["global", "zero", "init"]),
     default="global",
     show_default=True,
-    help="What a weight in conflict is put back to.",
+    help="What a weight in conflict is put back to: the global one, 0, or its own at the start.",
+)
+@click.option(
+    "--moments",
+    type=click.Choice(["keep", "reset"]),
+    default="keep",
+    show_default=True,
+    help="Adam's first moment where a weight is put back.",
 )
 @click.option(
     "--init",
@@ -84,10 +131,11 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Check every input, show the plan, write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def train_task(
-    task: str,
+    tasks: tuple[str, ...],
     output: Path,
     base: str | None,
     global_adapter: str | None,
+    previous: str | None,
     checkpoint_every: int,
     kept: int,
     tensorboard: Path | None,
@@ -100,7 +148,7 @@ def train_task(
 ) -> None:
     """Train an adapter on TASK: an embedded task's name, a task folder or a .jsonl.
 
-    Without --global it is the first task of a sequence. Settings that are not given come from the task's
+    Without --global it is the first task of a sequence. Several TASKs are learned at once, by multitask. Settings that are not given come from the task's
     recipe and the base, and are saved with the adapter. Checkpoints lie in OUTPUT.checkpoints while it runs;
     on SIGTERM one is saved and the exit code is 75.
 
@@ -109,6 +157,8 @@ def train_task(
       pamctl train-task tiny-scienceqa -o first
       pamctl train-task tiny-textvqa --global first -o second
       pamctl train-task tiny-textvqa --global first -o second --resume
+      pamctl train-task tiny-textvqa --global first --method lwf --term lwf:weight=0.5 -o second
+      pamctl train-task tiny-gqa tiny-textvqa --method multitask -o both
       pamctl train-task my-task.jsonl --global first --epochs 5 -o mine --dry-run
     """
     from pamctl.cli.output import print_json, print_result, say, warn
@@ -120,13 +170,14 @@ def train_task(
     inputs: dict[str, Any] = {
         "base": base,
         "global_adapter": global_adapter,
+        "previous": previous,
         "checkpoint_every": checkpoint_every,
         "kept": kept,
         "resume": resume,
         "force": force,
     }
     if dry_run:
-        plan = plan_task(task, output, **inputs, **settings)
+        plan = plan_task(tasks, output, **inputs, **settings)
         for note in plan.notes:
             warn(note)
         say_where_it_would_be_pushed(push_to)
@@ -135,9 +186,9 @@ def train_task(
         else:
             say("\n".join(_lines(plan)))
         return
-    with _Bar(f"Training {task}") as bar:
+    with _Bar(f"Training {', '.join(tasks)}") as bar:
         written = train_task(
-            task,
+            tasks,
             output,
             on_step=bar.show,
             report=say,

@@ -1,5 +1,6 @@
 """What a task reference names: an embedded task, a `.jsonl` file, or a folder that holds one."""
 
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def open_task(reference: str | Path) -> Task:
         return embedded[str(reference)]
     path = Path(reference)
     if path.is_dir() or (path.is_file() and path.suffix == ".jsonl"):
-        return jsonl_task(path)
+        return replace(jsonl_task(path), path=str(path))
     if path.exists():
         raise UsageRefusal(f"{path} is not a .jsonl file", "write one JSON object a line into a .jsonl file")
     nearest = get_close_matches(str(reference), embedded, n=1)

@@ -62,6 +62,7 @@ class Task:
         text_length: most tokens of prefix, separator and answer together.
         max_new_tokens: most tokens decoded as an answer.
         notes: what to know before trusting a score of this task.
+        path: where it lies; None for an embedded one.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Task:
     max_new_tokens: int = 16
     recipe: Recipe = field(default_factory=Recipe)
     notes: tuple[str, ...] = ()
+    path: str | None = None
 
     def split(self, name: str) -> Sequence[Example]:
         """The examples of one split; refuses a name the task does not have, or a split without examples."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,6 +25,19 @@ MOST_DECODERS = 16
 Indices = NDArray[np.int64]
 
 
+class Batch(NamedTuple):
+    """The examples of one step.
+
+    Attributes:
+        images: features (b, n, d), or pixels (b, images, h, w, 3).
+        smoothing: label smoothing of each, (b,) float32.
+    """
+
+    images: Any
+    texts: TextBatch
+    smoothing: Any
+
+
 @dataclass(frozen=True)
 class EncodedSplit:
     """A split ready for training.
@@ -34,18 +48,24 @@ class EncodedSplit:
             the adapter changes what the tower makes of them or they would not fit in memory.
         features_given: which of the two `images` gives.
         fingerprint: SHA-256 of ids, prompts and answers, and of the images where they are read beforehand.
+        smoothing: each example's label smoothing, (examples,) float32.
     """
 
     texts: TextBatch
     images: Callable[[Indices], np.ndarray]
     features_given: bool
     fingerprint: str
+    smoothing: np.ndarray
 
     def __len__(self) -> int:
         return len(self.texts.tokens)
 
-    def batch(self, indices: Indices, rows: Indices | None = None) -> tuple[np.ndarray, TextBatch]:
-        """Return the images and texts of some examples, no wider than the bucket of the longest of them.
+    def smoothed(self, smoothing: float) -> "EncodedSplit":
+        """The same split with one label smoothing for every example."""
+        return replace(self, smoothing=np.full(len(self), smoothing, np.float32))
+
+    def batch(self, indices: Indices, rows: Indices | None = None) -> Batch:
+        """Return some examples, texts no wider than the bucket of the longest of them.
 
         Args:
             indices: of the whole batch, which decide the widths.
@@ -55,13 +75,14 @@ class EncodedSplit:
         suffix = length[indices] - np.asarray(texts.prefix_length)[indices]
         width = min(bucket(int(length[indices].max())), texts.tokens.shape[1])
         kept = indices if rows is None else indices[rows]
-        return self.images(kept), replace(
+        chosen = replace(
             texts,
             tokens=texts.tokens[kept, :width],
             prefix_length=texts.prefix_length[kept],
             length=texts.length[kept],
             suffix_width=min(bucket(int(suffix.max())), texts.suffix_width),
         )
+        return Batch(self.images(kept), chosen, self.smoothing[kept])
 
 
 def encode_split(
@@ -87,7 +108,53 @@ def encode_split(
     if alone and not vision_adapted and len(examples) * _feature_bytes(base) <= MEMORY_FOR_FEATURES:
         features = image_features_of(base, examples, digest.update)
     images = features.__getitem__ if features is not None else _pixels_of(base, examples)
-    return EncodedSplit(texts, images, features is not None, digest.hexdigest())
+    smoothing = np.zeros(len(examples), np.float32)
+    return EncodedSplit(texts, images, features is not None, digest.hexdigest(), smoothing)
+
+
+def joined(splits: Sequence[EncodedSplit], pad: int) -> EncodedSplit:
+    """Return the examples of several splits one after the other; all give features, or all pixels.
+
+    Args:
+        pad: the token that fills up the texts of narrower splits.
+    """
+    if len(splits) == 1:
+        return splits[0]
+    texts = [split.texts for split in splits]
+    width = max(of.tokens.shape[1] for of in texts)
+    padded = [
+        np.pad(of.tokens, ((0, 0), (0, width - of.tokens.shape[1])), constant_values=pad) for of in texts
+    ]
+    starts = np.cumsum([0, *map(len, splits)])
+
+    def images(indices: Indices) -> np.ndarray:
+        owners = np.searchsorted(starts, indices, side="right") - 1
+        first, *others = np.unique(owners)
+        rows = splits[first].images(indices[owners == first] - starts[first])
+        found = np.empty((len(indices), *rows.shape[1:]), rows.dtype)
+        found[owners == first] = rows
+        for owner in others:
+            found[owners == owner] = splits[owner].images(indices[owners == owner] - starts[owner])
+        return found
+
+    return EncodedSplit(
+        replace(
+            texts[0],
+            tokens=np.concatenate(padded),
+            prefix_length=np.concatenate([of.prefix_length for of in texts]),
+            length=np.concatenate([of.length for of in texts]),
+            suffix_width=max(of.suffix_width for of in texts),
+        ),
+        images,
+        splits[0].features_given,
+        _together(splits),
+        np.concatenate([split.smoothing for split in splits]),
+    )
+
+
+def _together(splits: Sequence[EncodedSplit]) -> str:
+    told = [(split.fingerprint, hashlib.sha256(split.smoothing.tobytes()).hexdigest()) for split in splits]
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def encode_texts(base: Base, examples: Iterable[Example], text_length: int) -> TextBatch:

@@ -1,15 +1,23 @@
 """Which settings a run has: flags override the task's recipe and the base's LoRA defaults."""
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, TypedDict, get_args
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, TypedDict, get_args
 
-from pamctl.alignment import Reinit, Scope
+from pamctl.alignment import Scope
 from pamctl.models.trees import Remat
 from pamctl.refusal import UsageRefusal
 from pamctl.tasks.task import Recipe
 from pamctl.training.epochs import steps_of
-from pamctl.training.methods import FIRST_TASK, Method, Start, method_named
+from pamctl.training.methods import AdapterKind, Method, Start, method_named
+from pamctl.training.mixture import Mixing
+from pamctl.training.replay import Replay, resolved_replay
+from pamctl.training.terms import Term, resolved_terms, term_record
+
+PutBack = Literal["global", "zero", "init"]
+Moments = Literal["keep", "reset"]
+EXPERTS = 8
 
 
 class Settings(TypedDict, total=False):
@@ -18,10 +26,20 @@ class Settings(TypedDict, total=False):
     Keys:
         method: a name in `pamctl.training.methods.METHODS`; `pam` by default.
         init: where the task adapter starts, if not where the method says.
+        terms: added to the method's, or in place of those of the same name; see `pamctl.training.terms`.
+        align: whether weights in conflict are put back, if not as the method says.
+        replay: `off`, or how examples of the tasks before are trained on too; see `resolved_replay`.
+        decay: of the slow adapter, if not the method's; 0 for none.
+        adapter: kind of adapter, if not the method's.
+        experts: of a first mixture of experts, which share the rank; 8 by default.
+        mixing: of several tasks at once, see `pamctl.training.mixture`; `proportional` by default.
         top_p: percent of the global adapter's weights that are important, by magnitude; 50 by default.
-        align_every: optimiser steps between two realignments.
+        align_every: optimiser steps between two realignments, or below 1 a fraction of all steps.
+        align_at_end: realign after the last step too.
         scope: over which weights the top percent is taken; `global` by default.
-        reinit: what a weight in conflict is put back to; `global` by default.
+        reinit: what a weight in conflict is put back to: the `global` one, `zero`, or the one that it had at
+            the start of the task (`init`); `global` by default.
+        moments: what becomes of Adam's first moment where a weight is put back; `keep` by default.
         rank, alpha, targets: of a first adapter; `targets` is a regex over canonical module ids. With a
             global adapter they are that adapter's.
         steps, epochs: one of the two.
@@ -36,10 +54,19 @@ class Settings(TypedDict, total=False):
 
     method: str
     init: Start | None
+    terms: Sequence[str]
+    align: bool | None
+    replay: str | None
+    decay: float | None
+    adapter: AdapterKind | None
+    experts: int | None
+    mixing: Mixing
     top_p: float
-    align_every: int | None
+    align_every: float | None
+    align_at_end: bool
     scope: Scope
-    reinit: Reinit
+    reinit: PutBack
+    moments: Moments
     rank: int | None
     alpha: float | None
     targets: str | None
@@ -59,12 +86,18 @@ class Settings(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Alignment:
-    """PAM's settings (paper, Algorithm 1)."""
+    """PAM's settings (paper, Algorithm 1), and those that it leaves open."""
 
     top_p: float
     align_every: int
     scope: Scope
-    reinit: Reinit
+    reinit: PutBack
+    align_at_end: bool = False
+    moments: Moments = "keep"
+
+    def is_due(self, step: int, steps: int) -> bool:
+        """Whether weights are put back after this step (1-based) of so many."""
+        return step % self.align_every == 0 or (self.align_at_end and step == steps)
 
 
 @dataclass(frozen=True)
@@ -74,8 +107,13 @@ class Configuration:
     Attributes:
         start: where the task adapter started from.
         alignment: None for a method that does not align.
+        terms: by name, none of weight 0.
+        replay: None for a method without.
+        decay: of the slow adapter; 0 for none.
+        experts: None for what is no mixture of them.
         scale: what the forward pass multiplies A B with: alpha / rank.
-        base, global_adapter, data: SHA-256 fingerprints of the inputs.
+        label_smoothing: None where several tasks have their own.
+        base, global_adapter, previous, data: SHA-256 fingerprints of the inputs.
         dtype, quantize: what the base is held in, and its matrices if that is less.
     """
 
@@ -83,6 +121,11 @@ class Configuration:
     method: str
     start: Start
     alignment: Alignment | None
+    terms: tuple[tuple[str, Term], ...]
+    replay: Replay | None
+    decay: float
+    adapter: AdapterKind
+    experts: int | None
     rank: int
     alpha: float
     targets: str
@@ -91,7 +134,7 @@ class Configuration:
     learning_rate: float
     warmup: float
     weight_decay: float
-    label_smoothing: float
+    label_smoothing: float | None
     clip: float
     accumulate: int
     remat: Remat
@@ -100,6 +143,7 @@ class Configuration:
     dtype: str
     quantize: str | None
     global_adapter: str | None
+    previous: str | None
     data: str
 
     @property
@@ -109,7 +153,7 @@ class Configuration:
     def to_json(self) -> dict[str, Any]:
         """One flat object, the alignment's settings among the others."""
         fields = asdict(self)
-        alignment = fields.pop("alignment")
+        alignment, fields["terms"] = fields.pop("alignment"), term_record(self.terms)
         return {**fields, **(alignment or {})}
 
 
@@ -118,10 +162,13 @@ def check_settings(settings: Settings) -> None:
     method_named(settings.get("method", "pam"))
     _one_of("--init", settings.get("init"), get_args(Start))
     _one_of("--scope", settings.get("scope"), get_args(Scope))
-    _one_of("--reinit", settings.get("reinit"), get_args(Reinit))
+    _one_of("--reinit", settings.get("reinit"), get_args(PutBack))
+    _one_of("--moments", settings.get("moments"), get_args(Moments))
+    _one_of("--adapter", settings.get("adapter"), get_args(AdapterKind))
+    _one_of("--mixing", settings.get("mixing"), get_args(Mixing))
     _one_of("--remat", settings.get("remat"), get_args(Remat))
     for option, key in (
-        ("--align-every", "align_every"),
+        ("--experts", "experts"),
         ("--rank", "rank"),
         ("--batch-size", "batch_size"),
         ("--epochs", "epochs"),
@@ -130,6 +177,10 @@ def check_settings(settings: Settings) -> None:
         ("--fsdp", "fsdp"),
     ):
         _in_range(option, settings.get(key), 1, math.inf, "1 or more")
+    _in_range("--ema", settings.get("decay"), 0, math.nextafter(1, 0), "from 0 to below 1")
+    every = settings.get("align_every")
+    if every is not None and not (0 < every < 1 or (every >= 1 and every == int(every))):
+        raise UsageRefusal(f"--align-every is {every:g}", "give steps, or a fraction of them below 1")
     _in_range("--top-p", settings.get("top_p"), 0, 100, "from 0 to 100")
     _in_range("--seed", settings.get("seed"), 0, 2**32 - 1, "from 0 to 4294967295")
     _in_range("--weight-decay", settings.get("weight_decay"), 0, math.inf, "0 or more")
@@ -142,30 +193,68 @@ def check_settings(settings: Settings) -> None:
         raise UsageRefusal("--steps and --epochs say the same thing twice", "give one of them")
 
 
-def resolve_method(settings: Settings, *, has_global: bool) -> tuple[Method, Start]:
-    """Return the method of this run and where it starts; without a global adapter, that of a first task."""
+def resolve_method(settings: Settings, *, has_global: bool) -> Method:
+    """Return the method of this run, with the axes that are set otherwise; without a global adapter, what is
+    left of it for a first task.
+
+    Raises:
+        UsageRefusal: a choice that needs an adapter of the tasks before, or two that exclude each other.
+    """
     method, init = method_named(settings.get("method", "pam")), settings.get("init")
+    if has_global and not method.continues:
+        raise UsageRefusal(f"{method.name} goes on from no adapter", "leave --global out")
+    method = replace(method, **_axes(settings, method))
     if not has_global:
         if init not in (None, "fresh"):
             raise UsageRefusal(f"--init {init} needs --global", "name the adapter with --global")
-        return FIRST_TASK, "fresh"
-    if init == "previous" and method.start == "global":
+        return method.first()
+    _refuse_exclusive(method)
+    return replace(method, start=init or method.start)
+
+
+def _axes(settings: Settings, method: Method) -> dict[str, Any]:
+    """The axes of a method that are set otherwise."""
+    replay = resolved_replay(settings.get("replay"), replays=method.replays)
+    chosen = {
+        "terms": (*method.terms, *settings.get("terms", ())),
+        "aligns": settings.get("align"),
+        "replays": replay is not None,
+        "decay": settings.get("decay"),
+        "adapter": settings.get("adapter"),
+    }
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+def _refuse_exclusive(method: Method) -> None:
+    if method.adapter != "single" and method.aligns:
         raise UsageRefusal(
-            f"{method.name} keeps no adapter of the task before, so --init previous has none to start from",
-            "use --init global or --init fresh",
+            f"--adapter {method.adapter} and alignment exclude each other: its factors are not those of the "
+            "global adapter one by one",
+            "add --no-align, or leave --adapter out",
         )
-    return method, init or method.start
+    names = [name for name, _ in resolved_terms(method.terms)]
+    if method.adapter == "stack" and "l2" in names:
+        raise UsageRefusal("--adapter stack and --term l2 exclude each other", "leave one of them out")
+    if "orth" in names and method.adapter != "stack":
+        raise UsageRefusal(
+            "--term orth holds new factors against frozen ones", "add --adapter stack, or leave it out"
+        )
+    if "consistency" in names and not method.decay:
+        raise UsageRefusal("--term consistency needs a slow adapter", "add --ema 0.25")
 
 
-def resolve_alignment(settings: Settings, method: Method, recipe: Recipe) -> Alignment | None:
+def resolve_alignment(settings: Settings, method: Method, recipe: Recipe, steps: int) -> Alignment | None:
     """Return the alignment's settings, None for a method without."""
     if not method.aligns:
         return None
+    every = settings.get("align_every") or recipe.align_every
     return Alignment(
         top_p=float(settings.get("top_p", 50.0)),
-        align_every=settings.get("align_every") or recipe.align_every,
+        align_every=int(every) if every >= 1 else max(1, round(every * steps)),
         scope=settings.get("scope", "global"),
         reinit=settings.get("reinit", "global"),
+        align_at_end=settings.get("align_at_end", False),
+        moments=settings.get("moments", "keep"),
     )
 
 

@@ -19,7 +19,7 @@ def batch_indices(examples: int, batch_size: int, seed: int, step: int) -> NDArr
     return np.array([orders[int(at) // examples][int(at) % examples] for at in positions])
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def epoch_order(examples: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """Return the order of one pass: a permutation of range(examples)."""
     # Sorted raw draws, because numpy promises the bits of Philox across releases but not its `permutation`.

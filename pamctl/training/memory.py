@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pamctl.models.text import TextBatch
+from pamctl.training.batches import Batch
 from pamctl.training.loop import Run, StepNumbers, initial_state, train_step
 
 
@@ -52,34 +53,27 @@ class StepMemory:
 
 def step_memory(run: Run) -> StepMemory:
     """Compile the widest step of a run and count what it takes; nothing is computed."""
-    state = initial_state(run.start)
-    images, texts = _widest_batch(run)
-    config = run.configuration
+    state, batch = initial_state(run.start, run.slow), _widest_batch(run)
+    numbers = StepNumbers.of(run.configuration, run.base.devices.replicated)
     compiled = train_step.lower(
-        run.base.config,
-        run.base.parameters,
-        state,
-        images,
-        texts,
-        StepNumbers.of(config, run.base.devices.replicated),
-        accumulate=config.accumulate,
-        remat=config.remat,
+        run.base.config, run.base.parameters, state, batch, run.reference, numbers, **run.how
     ).compile()
     counted: Any = compiled.memory_analysis()
-    anchor = (run.anchor.lora, run.anchor.thresholds) if run.anchor is not None else ()
+    held = {id(tree): tree for tree in (run.reference, run.anchor and run.anchor.lora)}
+    limits = run.anchor.thresholds if run.anchor is not None else ()
     return StepMemory(
         weights=_on_one_device(run.base.parameters),
-        adapter=_on_one_device((state.lora, anchor)),
+        adapter=_on_one_device((state.lora, state.slow, limits, list(held.values()))),
         optimizer=_on_one_device(state.optimizer),
-        batch=_on_one_device((images, texts)),
+        batch=_on_one_device(batch),
         activations=None if counted is None else int(counted.temp_size_in_bytes),
         available=_memory_of(jax.local_devices()[0]),
     )
 
 
-def _widest_batch(run: Run) -> tuple[jax.ShapeDtypeStruct, TextBatch]:
+def _widest_batch(run: Run) -> Batch:
     """The shapes of a batch that holds the split's longest text."""
-    rows = np.zeros(run.configuration.batch_size, np.int64)
+    rows = np.zeros(len(run.order(1)), np.int64)
     image = run.split.images(rows[:1])
     longest = replace(run.split.texts, tokens=run.split.texts.tokens[rows], prefix_length=rows, length=rows)
 
@@ -87,7 +81,7 @@ def _widest_batch(run: Run) -> tuple[jax.ShapeDtypeStruct, TextBatch]:
         return jax.ShapeDtypeStruct((len(rows), *shape), dtype, sharding=run.base.devices.batch)
 
     texts: TextBatch = jax.tree.map(lambda leaf: shaped(leaf.shape[1:], jnp.int32), longest)
-    return shaped(image.shape[1:], image.dtype), texts
+    return Batch(shaped(image.shape[1:], image.dtype), texts, shaped((), jnp.float32))
 
 
 def _on_one_device(tree: Any) -> int:

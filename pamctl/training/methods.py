@@ -1,18 +1,21 @@
-"""The methods as points on four axes: how a task starts, terms of the loss, how it is merged, kind of adapter.
+"""The methods as points on four axes: how a task starts, what is added, how it is merged, kind of adapter.
 
 Nothing else in the package asks for a method by its name: adding one is adding a row here.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from pamctl.refusal import UsageRefusal
 
 Start = Literal["global", "previous", "fresh"]
 AdapterKind = Literal["single", "stack", "moe"]
-AVERAGE: Mapping[str, str] = {"method": "average"}
-TALL: Mapping[str, str] = {"method": "tall", "lambda": "0.1", "k": "2"}
+Merging = Mapping[str, Any]
+"""The `method` of a merge in factor space, and its parameters."""
+
+AVERAGE: Merging = {"method": "average"}
+TALL: Merging = {"method": "tall", "lambda": 0.1, "k": 2}
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,9 @@ class Method:
         decay: of the slow adapter, the moving average over steps that is evaluated; 0 for none.
         adapter: `single` LoRA; `stack`, which adds new factors to those of the tasks before, which are
             frozen; `moe`, experts and a router.
-        merge: how `pamctl merge` joins the task adapter to the global one in factor space: its `method`, and
-            that one's parameters; None for no merge.
-        continues: False for a method that never goes on from an adapter, so that its tasks are one by one
-            or all at once.
+        merge: how `pamctl merge` joins the task adapter to the global one; None for no merge.
+        continues: False for a method that never goes on from an adapter: each task is learned alone.
+        at_once: whether it learns several tasks in one run, mixed.
     """
 
     name: str
@@ -42,8 +44,9 @@ class Method:
     replays: bool = False
     decay: float = 0.0
     adapter: AdapterKind = "single"
-    merge: Mapping[str, str] | None = field(default=None, hash=False)
+    merge: Merging | None = field(default=None, hash=False)
     continues: bool = True
+    at_once: bool = False
 
     @property
     def needs_previous(self) -> bool:
@@ -54,7 +57,7 @@ class Method:
         """What is left for a first task: there is nothing to refer to (Algorithm 1 begins at t = 2)."""
         bare = replace(self, start="fresh", terms=(), aligns=False, merge=None)
         # A name of its own would keep methods from sharing the first task.
-        return replace(bare, name="finetune") if bare == replace(PLAIN, name=self.name) else bare
+        return PLAIN if bare == replace(PLAIN, name=self.name) else bare
 
 
 PLAIN = Method("finetune", start="fresh")
@@ -65,7 +68,7 @@ METHODS = {
         Method("finetune", start="previous"),
         Method("average", start="global", merge=AVERAGE),
         Method("pam", start="global", aligns=True, merge=AVERAGE),
-        Method("ties", start="global", merge={"method": "ties", "density": "0.9", "scope": "global"}),
+        Method("ties", start="global", merge={"method": "ties", "density": 0.9, "scope": "global"}),
         Method("tall", start="global", merge=TALL),
         Method("tall+pam", start="global", aligns=True, merge=TALL),
         Method("magmax", start="previous", merge={"method": "magmax"}),
@@ -79,7 +82,7 @@ METHODS = {
         Method("er", start="previous", replays=True),
         Method("er+pam", start="global", aligns=True, replays=True, merge=AVERAGE),
         Method("independent", start="fresh", continues=False),
-        Method("multitask", start="fresh", continues=False),
+        Method("multitask", start="fresh", continues=False, at_once=True),
     )
 }
 

@@ -1,12 +1,15 @@
 """How a gradient becomes an update: big_vision's recipe for PaliGemma, as an optax chain."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax  # type: ignore[import-untyped]
 
 from pamctl.training.configuration import Configuration
+
+OptimizerState = Any
+"""The moments of `optimizer`, a tree of arrays."""
 
 
 class Rates(NamedTuple):
@@ -57,3 +60,13 @@ def optimizer(rates: Rates) -> optax.GradientTransformation:
         optax.add_decayed_weights(rates.weight_decay),
         optax.scale_by_schedule(lambda count: -schedule(rates, count)),
     )
+
+
+def first_moments_zero_where(state: OptimizerState, mask: Any) -> OptimizerState:
+    """Return the state with Adam's first moment 0 where a mask, shaped as the weights, holds.
+
+    The second moment stays: with both at 0 the next step would be many times the learning rate.
+    """
+    clipped, adam, *others = state
+    moments = jax.tree.map(lambda marked, moment: jnp.where(marked, 0, moment), mask, adam.mu)
+    return (clipped, adam._replace(mu=moments), *others)

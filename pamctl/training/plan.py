@@ -1,6 +1,7 @@
 """What a training run would do: its settings, steps, tokens and memory, with every input checked."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
@@ -15,7 +16,13 @@ from pamctl.training.configuration import Configuration, Settings
 from pamctl.training.loop import Run
 from pamctl.training.memory import StepMemory, step_memory
 from pamctl.training.metrics_log import FILE_NAME
-from pamctl.training.task_run import CHECKPOINT_EVERY, prepared_run, refuse_early
+from pamctl.training.task_run import (
+    CHECKPOINT_EVERY,
+    Reference,
+    prepared_run,
+    references_of,
+    refuse_early,
+)
 
 
 @dataclass(frozen=True)
@@ -57,11 +64,12 @@ class Plan:
 
 
 def plan_task(
-    task: str | Path,
-    out: str | Path,
+    task: Reference | Sequence[Reference],
+    out: Reference,
     *,
     base: str | None = None,
-    global_adapter: str | Path | None = None,
+    global_adapter: Reference | None = None,
+    previous: Reference | None = None,
     checkpoint_every: int = CHECKPOINT_EVERY,
     kept: int = KEPT,
     resume: bool = False,
@@ -72,11 +80,18 @@ def plan_task(
 
     Arguments and errors are those of `train_task`.
     """
-    out = Path(out)
+    out, tasks = Path(out), references_of(task)
     refuse_early(
-        out, settings, checkpoint_every, kept, global_adapter is not None, resume=resume, force=force
+        tasks,
+        out,
+        settings,
+        checkpoint_every,
+        kept,
+        global_adapter is not None,
+        resume=resume,
+        force=force,
     )
-    prepared = prepared_run(task, base, global_adapter, settings)
+    prepared = prepared_run(tasks, base, global_adapter, previous, settings)
     run = prepared.run
     memory = step_memory(run)
     notes = prepared.notes
@@ -96,7 +111,7 @@ def plan_task(
 
 
 def _tokens(run: Run) -> int:
-    seen = run.configuration.steps * run.configuration.batch_size
+    seen = run.configuration.steps * len(run.order(1))
     text = float(np.asarray(run.split.texts.length).mean())
     return round(seen * (run.base.config.vision.image_tokens + text))
 

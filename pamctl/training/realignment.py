@@ -8,15 +8,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pamctl_kernels import realign
+from pamctl_kernels import realign, sign_conflicts
 
 from pamctl.adapters import Adapter
 from pamctl.adapters.factors import Float32
-from pamctl.alignment import AlignmentReport, Reinit, SignCounts, Thresholds, thresholds
+from pamctl.alignment import AlignmentReport, SignCounts, Thresholds, thresholds
 from pamctl.models.config import PaliGemmaConfig
 from pamctl.models.lora import adaptable
 from pamctl.models.paligemma import Lora
-from pamctl.training.configuration import Alignment
+from pamctl.training.configuration import Alignment, Moments, PutBack
+from pamctl.training.optimizer import OptimizerState, first_moments_zero_where
 
 
 class Counts(NamedTuple):
@@ -39,18 +40,23 @@ class Anchor:
         config: of the base, for the names of modules.
         lora: the global adapter W_G.
         thresholds: shaped like `lora`, each leaf (layers, 1, 1).
+        start: the task adapter before its first step.
         sizes: per module and factor, how many weights there are and how many are important.
+        reinit, moments: see `pamctl.training.configuration.Alignment`.
     """
 
     config: PaliGemmaConfig
     lora: Lora
     thresholds: Lora
+    start: Lora
     sizes: dict[str, dict[str, SignCounts]]
-    reinit: Reinit
+    reinit: PutBack
+    moments: Moments
 
-    def realign(self, lora: Lora) -> tuple[Lora, Counts]:
-        """Put back the weights of `lora` in conflict; `lora` is consumed, nothing waits for the device."""
-        return _realign(lora, self.lora, self.thresholds, self.reinit)
+    def realign(self, lora: Lora, optimizer: OptimizerState) -> tuple[Lora, OptimizerState, Counts]:
+        """Put back the weights of `lora` in conflict; both are consumed, nothing waits for the device."""
+        start = self.start if self.reinit == "init" else {}
+        return _realign(lora, optimizer, self.lora, self.thresholds, start, self.reinit, self.moments)
 
     def report(self, counts: Counts) -> AlignmentReport | None:
         """Read the counts of one realignment; None where a weight was NaN."""
@@ -70,19 +76,23 @@ class Anchor:
         return AlignmentReport(modules)
 
 
-def anchor_of(adapter: Adapter, lora: Lora, alignment: Alignment, config: PaliGemmaConfig) -> Anchor:
+def anchor_of(
+    adapter: Adapter, lora: Lora, start: Lora, alignment: Alignment, config: PaliGemmaConfig
+) -> Anchor:
     """Return the anchor of a global adapter: thresholds are computed once, on the host.
 
     Args:
         adapter: the global adapter.
         lora: the same as a tree on the device.
+        start: the task adapter before its first step.
     """
     limits = thresholds(adapter, alignment.top_p, alignment.scope)
     sizes = {}
     for module, (tau_a, tau_b) in limits.items():
         factors = adapter.modules[module].folded()
         sizes[module] = {"a": _size(factors.a, tau_a), "b": _size(factors.b, tau_b)}
-    return Anchor(config, lora, _threshold_tree(config, lora, limits), sizes, alignment.reinit)
+    tree = _threshold_tree(config, lora, limits)
+    return Anchor(config, lora, tree, start, sizes, alignment.reinit, alignment.moments)
 
 
 def to_event(report: AlignmentReport) -> dict[str, Any]:
@@ -103,11 +113,25 @@ def _told(report: AlignmentReport, shares: Mapping[str, SignCounts], count: str)
     return {"percent": percent, "modules": modules}
 
 
-@partial(jax.jit, static_argnames="reinit", donate_argnames="lora")
-def _realign(lora: Lora, to: Lora, limits: Lora, reinit: Reinit) -> tuple[Lora, Counts]:
+@partial(jax.jit, static_argnames=("reinit", "moments"), donate_argnames=("lora", "optimizer"))
+def _realign(
+    lora: Lora,
+    optimizer: OptimizerState,
+    to: Lora,
+    limits: Lora,
+    start: Lora,
+    reinit: PutBack,
+    moments: Moments,
+) -> tuple[Lora, OptimizerState, Counts]:
     _, differ = realign(lora, to, jnp.float32(0), per_layer=True)
-    aligned, conflicts = realign(lora, to, limits, reinit, per_layer=True)
-    return aligned, Counts(differ, conflicts)
+    aligned, conflicts = realign(lora, to, limits, "zero" if reinit == "zero" else "global", per_layer=True)
+    if reinit == "init" or moments == "reset":
+        found = sign_conflicts(lora, to, limits)
+        if reinit == "init":
+            aligned = jax.tree.map(jnp.where, found, start, lora)
+        if moments == "reset":
+            optimizer = first_moments_zero_where(optimizer, found)
+    return aligned, optimizer, Counts(differ, conflicts)
 
 
 def _size(weights: Float32, tau: np.float32) -> SignCounts:

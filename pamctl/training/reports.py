@@ -18,6 +18,8 @@ from pamctl.training.realignment import Anchor, Counts, to_event
 from pamctl.training.throughput import StepWork, peak_flops
 
 SECONDS_BETWEEN_READS = 0.5
+LARGEST_RATIO = 10
+"""Of a term to the cross-entropy, without a warning."""
 
 
 class Diverged(Refusal):
@@ -55,13 +57,16 @@ class StepResult(NamedTuple):
     """A step whose numbers may still be on the device.
 
     Attributes:
+        terms: the parts of the loss that terms have, by name.
         counts: of the weights put back after it; None where none were looked at.
-        text_tokens, targets: in the whole batch.
+        examples, text_tokens, targets: in the whole batch.
     """
 
     step: int
     loss: jax.Array
+    terms: Mapping[str, jax.Array]
     counts: Counts | None
+    examples: int
     text_tokens: int
     targets: int
 
@@ -73,6 +78,7 @@ class Reports:
         work: the arithmetic of a step.
         board: told the same events as the log.
         on_step: told after each reading, about twice a second.
+        warn: told once of a term that is many times the cross-entropy.
     """
 
     def __init__(
@@ -84,10 +90,12 @@ class Reports:
         *,
         board: EventSink | None = None,
         on_step: Callable[[Progress], None] | None = None,
+        warn: Callable[[str], None] = lambda message: None,
     ) -> None:
         self._config, self._anchor, self._log, self._work = config, anchor, log, work
         self._sinks: tuple[EventSink, ...] = (log,) if board is None else (log, board)
-        self._on_step = on_step
+        self._on_step, self._warn = on_step, warn
+        self._warned: set[str] = set()
         self._peak = peak_flops(jax.devices())
         self._rates = config.learning_rate * np.asarray(schedule(rates_of(config), jnp.arange(config.steps)))
         self._unread: list[StepResult] = []
@@ -109,14 +117,18 @@ class Reports:
             if not math.isfinite(loss):
                 raise Diverged(f"the loss is {loss} at step {result.step}", self._way_on())
             rate = _short(self._rates[result.step - 1])
-            self._event("step", {"step": result.step, "loss": _short(loss), "learning_rate": rate})
+            event: dict[str, Any] = {"step": result.step, "loss": _short(loss), "learning_rate": rate}
+            if result.terms:
+                event["terms"] = {name: _short(float(part)) for name, part in result.terms.items()}
+                self._warn_of_large(result.step, loss, event["terms"])
+            self._event("step", event)
             if result.counts is not None and self._anchor is not None:
                 report = self._anchor.report(result.counts)
                 if report is None:
                     raise Diverged(f"a weight is no longer a number at step {result.step}", self._way_on())
-                event = to_event(report)
-                self._conflicts = event["conflicts"]["percent"]["overall"]
-                self._event("align", {"step": result.step, **event})
+                shares = to_event(report)
+                self._conflicts = shares["conflicts"]["percent"]["overall"]
+                self._event("align", {"step": result.step, **shares})
         self._log.flush()
         self._tell(loss, rate)
         self._unread.clear()
@@ -125,9 +137,20 @@ class Reports:
         for sink in self._sinks:
             sink.event(name, fields)
 
+    def _warn_of_large(self, step: int, loss: float, terms: Mapping[str, float]) -> None:
+        """Warn once of a term that leaves nothing of the gradient to the cross-entropy."""
+        rest = loss - sum(terms.values())
+        for name, part in terms.items():
+            if part > LARGEST_RATIO * rest and name not in self._warned:
+                self._warned.add(name)
+                self._warn(
+                    f"term {name} is {part / max(rest, 1e-9):.0f} times the cross-entropy at step {step} and "
+                    f"takes the most of the clipped gradient: lower it with --term {name}:weight=..."
+                )
+
     def _tell(self, loss: float, rate: float) -> None:
         """Tell how fast the steps read just now were."""
-        now, step, batch = time.monotonic(), self._unread[-1].step, self._config.batch_size
+        now, step, batch = time.monotonic(), self._unread[-1].step, self._unread[-1].examples
         seconds, self._read_at = max(now - self._read_at, 1e-9), now
         if self._on_step is None:
             return
