@@ -88,13 +88,16 @@ class Outcome:
 
 
 def seeds(folder: Path) -> list[Seed]:
-    """One adapter in every format that pamctl writes, one with patterns, and that as a pickle."""
+    """One adapter in every format that pamctl writes, as experts, with patterns, and that as a pickle."""
     adapter = random_adapter(3, rank=2, scale=2.0)
     for format in FORMATS:
         single = format in ("kohya", "diffusers")
         path = folder / format / ("lora.safetensors" if single else "")
         (path.parent if single else path).mkdir(parents=True)
         save_adapter(adapter, path, format)
+    (folder / "experts").mkdir()
+    routers = {module: np.ones((2, shape.inputs), np.float32) for module, shape in adapter.shapes.items()}
+    save_adapter(Adapter(adapter.modules, routers=routers), folder / "experts")
     patterned = shutil.copytree(folder / "peft", folder / "patterned")
     (patterned / "pamctl.json").unlink(missing_ok=True)
     config = json.loads((patterned / "adapter_config.json").read_text())
@@ -111,13 +114,12 @@ def _seed(folder: Path) -> Seed:
         file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()
     }
     reference = "lora.safetensors" if "lora.safetensors" in files else ""
-    return Seed(
-        folder.name, files, reference, read_whole(open_adapter(folder / reference, allow_pickle=True))
-    )
+    opened = open_adapter(folder / reference, allow_pickle=True, routers=True)
+    return Seed(folder.name, files, reference, read_whole(opened))
 
 
 def read_whole(adapter: Adapter) -> Read:
-    """Every module's scale and factors and every extra's numbers, as bytes, each checked as it is read."""
+    """Every module's scale and factors, every router and extra, as bytes, each checked as it is read."""
     read: dict[str, tuple[float, bytes, bytes]] = {}
     for module, factors in adapter.modules.items():
         shape = adapter.shapes[module]
@@ -128,6 +130,12 @@ def read_whole(adapter: Adapter) -> Read:
         assert np.isfinite(factors.b).all(), f"{module} is not finite"
         assert np.isfinite(factors.scale), f"{module} has the scale {factors.scale}"
         read[module] = (float(factors.scale), factors.a.tobytes(), factors.b.tobytes())
+    for module, router in adapter.routers.items():
+        assert router.shape == (adapter.experts, adapter.shapes[module].inputs), (
+            f"{module} has another router"
+        )
+        assert np.isfinite(router).all(), f"{module} has a router that is not finite"
+        read[f"router {module}"] = (1.0, router.tobytes(), b"")
     for name, extra in adapter.extras.items():
         values = extra.read()
         assert values.shape == extra.shape, f"{name} has another shape than it says"
@@ -368,7 +376,7 @@ def judge(seed: Seed, files: Files, folder: Path) -> tuple[bool, str]:
         path.write_bytes(raw)
     same = meaning(files) == meaning(seed.files)
     try:
-        read = read_whole(open_adapter(folder / seed.reference, allow_pickle=True))
+        read = read_whole(open_adapter(folder / seed.reference, allow_pickle=True, routers=True))
     except Refusal as refusal:
         said = refusal.what + refusal.way_on
         if not said.isprintable() or len(said) > 3000 + 2 * len(str(folder)):
