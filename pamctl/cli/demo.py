@@ -103,7 +103,7 @@ def _matrix(matrix: "AccuracyMatrix") -> "Table":
 def _summary(found: "Demo") -> "Table":
     from rich.table import Table
 
-    from pamctl.evaluation.report import summary_table
+    from pamctl.evaluation.tables import summary_table
 
     header, rows = summary_table(found.report.comparisons[0])
     table = Table(title="\nsummary", title_justify="left", box=None, pad_edge=False)

@@ -14,13 +14,20 @@ from pamctl.evaluation.figures import write_figures
 from pamctl.evaluation.matrix import AccuracyMatrix, matrices_of
 from pamctl.evaluation.metrics import METRICS
 from pamctl.evaluation.results import Result, read_results
-from pamctl.evaluation.summary import DDOF, Comparison, Paired, Spread, comparisons_of
+from pamctl.evaluation.summary import DDOF, Comparison, Paired, comparisons_of
+from pamctl.evaluation.tables import (
+    all_pairs_table,
+    differences_by_order_table,
+    differences_table,
+    final_table,
+    markdown_table,
+    order_table,
+    summary_table,
+)
 from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.whole_output import refuse_existing, whole_folder
 
 SCHEMA = "pamctl.metrics/1"
-NOT_AVAILABLE = "n/a"
-UNDEFINED = "-"
 IDENTITY = "BWT (T - 1) / T = ACC - A_m"
 REFERENCE = "average"
 """The system that others are held against where none is asked for: PAM without its alignment."""
@@ -28,7 +35,6 @@ _FILES = re.compile(
     r"report\.md|metrics\.json|matrix\.csv|(forgetting|accuracy-by-order|matrices)(-\d+)?\.(png|svg)"
 )
 CSV_FIELDS = ("method", "run", "order", "seed", "state", "learned", "after", "task", "score")
-PAIRED_IN_TABLE = ("ACC", "BWT", "A_m")
 
 
 @dataclass(frozen=True)
@@ -237,24 +243,18 @@ def _markdown(report: Report, figures: Sequence[Sequence[str]]) -> Iterator[str]
 
 def _comparison_markdown(comparison: Comparison, report: Report, figures: Sequence[str]) -> Iterator[str]:
     yield from ("", f"## {', '.join(comparison.tasks)}", "")
-    header, rows = summary_table(comparison)
-    yield from markdown_table(header, rows)
+    yield from markdown_table(*summary_table(comparison))
     yield from ("", "### Score on each task after the last one", "")
     yield from markdown_table(*final_table(comparison))
     if len(comparison.orders) > 1:
         yield from ("", "### ACC by order", "")
-        cells = [
-            [system, *(_shown(comparison.spread(system, "ACC", o)) for o in comparison.orders)]
-            for system in comparison.systems
-        ]
-        yield from markdown_table(("method", *comparison.orders), cells)
+        yield from markdown_table(*order_table(comparison))
         yield from (
             "",
             *(f"- {order}: {' → '.join(_tasks_of(comparison, order))}" for order in comparison.orders),
         )
     if pairs := report.pairs(comparison):
-        against = report.against_in(comparison)
-        yield from paired_markdown(pairs, comparison.orders) if against else all_pairs_markdown(pairs)
+        yield from _paired_markdown(pairs, report.against_in(comparison), comparison.orders)
     for name in figures:
         yield from ("", f"![{name}]({name}.png)")
     if missing := [cells for matrix in comparison.matrices for cells in matrix.missing]:
@@ -263,88 +263,17 @@ def _comparison_markdown(comparison: Comparison, report: Report, figures: Sequen
         yield "```"
 
 
-def summary_table(comparison: Comparison) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Header and rows of the table of methods and metrics."""
-    scores = [score for score in comparison.zero_shot().values() if score is not None]
-    zero = f"{np.mean(scores):.2f}" if len(scores) == len(comparison.tasks) else NOT_AVAILABLE
-    rows = [["zero-shot", zero, *[UNDEFINED] * len(METRICS)]]
-    for system in comparison.systems:
-        cells = [
-            _shown(comparison.spread(system, metric)) if comparison.defines(system, metric) else UNDEFINED
-            for metric in METRICS
-        ]
-        rows.append([system, *cells, str(len(comparison.of(system)))])
-    return ("method", *METRICS, "n"), rows
-
-
-def final_table(comparison: Comparison) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Header and rows of the table of methods and final scores by task."""
-    zero_shot = comparison.zero_shot()
-    rows = [
-        ["zero-shot", *(NOT_AVAILABLE if score is None else f"{score:.2f}" for score in zero_shot.values())]
-    ]
-    for system in comparison.systems:
-        rows.append([system, *(_shown(comparison.final_score(system, task)) for task in comparison.tasks)])
-    return ("method", *comparison.tasks), rows
-
-
-def all_pairs_markdown(pairs: Sequence[Paired]) -> Iterator[str]:
-    """The differences of every two systems, a row a pair and metric."""
-    lead = "The second method minus the first, on the same order and seed."
-    yield from ("", "### Paired differences", "", lead, "")
-    rows = [
-        [
-            f"{pair.second} - {pair.first}",
-            pair.metric,
-            _shown(pair.spread, signed=True),
-            f"{pair.better} of {pair.spread.n}",
-        ]
-        for pair in pairs
-        if pair.metric in PAIRED_IN_TABLE
-    ]
-    yield from markdown_table(("methods", "metric", "difference", "ahead on"), rows)
-
-
-def paired_markdown(pairs: Sequence[Paired], orders: Sequence[str]) -> Iterator[str]:
-    """The differences of every system from one, a row a system; the means in each order, if several."""
-    reference = pairs[0].first
-    found = {(pair.second, pair.metric): pair for pair in pairs}
-    systems = dict.fromkeys(pair.second for pair in pairs)
-    lead = f"The method minus {reference}, on the same order and seed; in brackets, on how many it is ahead."
-    yield from ("", f"### Paired differences from {reference}", "", lead, "")
-    rows = [[name, *(_difference(found.get((name, m))) for m in PAIRED_IN_TABLE)] for name in systems]
-    yield from markdown_table(("method", *PAIRED_IN_TABLE), rows)
+def _paired_markdown(pairs: list[Paired], against: str | None, orders: Sequence[str]) -> Iterator[str]:
+    if against is None:
+        lead = "The second method minus the first, on the same order and seed."
+        yield from ("", "### Paired differences", "", lead, "", *markdown_table(*all_pairs_table(pairs)))
+        return
+    lead = f"The method minus {against}, on the same order and seed; in brackets, on how many it is ahead."
+    yield from ("", f"### Paired differences from {against}", "", lead, "")
+    yield from markdown_table(*differences_table(pairs))
     if len(orders) > 1:
         yield from ("", "The means over the seeds of each order:", "")
-        places = [(metric, order) for metric in PAIRED_IN_TABLE for order in orders]
-        means = [[name, *(_mean_in(found.get((name, m)), order) for m, order in places)] for name in systems]
-        yield from markdown_table(("method", *(f"{m}, {order}" for m, order in places)), means)
-
-
-def _difference(pair: Paired | None) -> str:
-    if pair is None:
-        return UNDEFINED
-    return f"{_shown(pair.spread, signed=True)} ({pair.better} of {pair.spread.n})"
-
-
-def _mean_in(pair: Paired | None, order: str) -> str:
-    spread = pair.spread_in(order) if pair else None
-    return f"{spread.mean:+.2f}" if spread else UNDEFINED
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table, numbers to the right."""
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in (header, *rows)]
-    rule = "| --- |" + " ---: |" * (len(header) - 1)
-    lines = [f"| {' | '.join(row)} |" for row in escaped]
-    return [lines[0], rule, *lines[1:]]
-
-
-def _shown(spread: Spread | None, *, signed: bool = False) -> str:
-    if spread is None:
-        return NOT_AVAILABLE
-    mean = f"{spread.mean:+.2f}" if signed else f"{spread.mean:.2f}"
-    return mean if spread.n == 1 else f"{mean} ± {spread.std:.2f}"
+        yield from markdown_table(*differences_by_order_table(pairs, orders))
 
 
 def _tasks_of(comparison: Comparison, order: str) -> tuple[str, ...]:

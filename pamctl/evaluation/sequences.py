@@ -166,7 +166,7 @@ def _told_by(known: Chain, chain: Chain) -> bool:
 def _merge_of(method: str | None) -> str | None:
     """The merge method of a row of `METHODS`; None where it merges nothing, or there is no such row."""
     row = METHODS.get(method or "")
-    return row.merge["method"] if row and row.merge else None
+    return str(row.merge["method"]) if row and row.merge else None
 
 
 def _method(trained: str | None, merged: str | None) -> str | None:
