@@ -27,6 +27,7 @@ from pamctl.cli.distributed_options import distributed_options, join_others
 @distributed_options
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="Longest answer; default: the task's.")
 @click.option("--stage", type=click.Choice(["trained", "merged"]), help="For an adapter that does not tell.")
+@click.option("--order", help="Label that keeps apart orders of the tasks, such as order-1.")
 @click.option("--run", help="Label that keeps apart runs of one method, such as p=30 and p=50.")
 @click.option("--force", is_flag=True, help="Replace the predictions file if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with the results.")
@@ -41,6 +42,7 @@ def eval_(
     batch_size: int,
     max_new_tokens: int | None,
     stage: str | None,
+    order: str | None,
     run: str | None,
     force: bool,
     as_json: bool,
@@ -83,6 +85,7 @@ def eval_(
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
             stage=cast("Literal['trained', 'merged'] | None", stage),
+            order=order,
             run=run,
             results=Path(results) if results else None,
             predictions=Path(predictions) if predictions else None,

@@ -16,6 +16,7 @@ from pamctl.cli.inspect import inspect
 from pamctl.cli.interrupts import repeat_interrupts
 from pamctl.cli.merge import merge
 from pamctl.cli.report import report
+from pamctl.cli.run import run as run_
 from pamctl.cli.tasks import tasks
 from pamctl.cli.train_task import train_task
 
@@ -39,7 +40,7 @@ def pamctl() -> None:
     """
 
 
-for command in (train_task, align, merge, eval_, report, inspect, convert, convert_base, tasks, demo):
+for command in (train_task, align, merge, eval_, report, run_, inspect, convert, convert_base, tasks, demo):
     pamctl.add_command(command)
 
 

@@ -1,0 +1,208 @@
+"""A whole sequence: every cell trained, merged and scored, what is done already kept, and the report."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pamctl.evaluation.report import Report, write_report
+from pamctl.refusal import Refusal, UsageRefusal
+from pamctl.sequences.commands import Commands, held_settings, script
+from pamctl.sequences.folder import REPORT, open_folder
+from pamctl.sequences.grid import Cell, Unit, cells_of, units_of
+from pamctl.sequences.job_files import Cluster, write_jobs
+from pamctl.sequences.processes import Processes
+from pamctl.sequences.scheduling import Failures, work_through
+from pamctl.sequences.sequence_file import SequenceFile, located, read_sequence
+from pamctl.sequences.setup import Setup
+from pamctl.sequences.steps import RESULTS
+from pamctl.sequences.work import work_of
+from pamctl.tasks.task import Task
+from pamctl.training.stop_request import StopRequest
+
+Only = Mapping[str, Sequence[str]]
+
+
+def _silent(message: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The part of a sequence that is wanted, checked but for its tasks and the base.
+
+    Attributes:
+        setup: what each process needs.
+    """
+
+    file: SequenceFile
+    cells: tuple[Cell, ...]
+    units: tuple[Unit, ...]
+    setup: Setup
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run left.
+
+    Attributes:
+        failures: why units were not done, by name.
+        report: of all results in the folder; None where there are none.
+    """
+
+    out: Path
+    cells: tuple[Cell, ...]
+    failures: Failures = field(default_factory=dict)
+    report: Report | None = None
+
+
+def grid_of(
+    sequence: str,
+    out: str | Path,
+    *,
+    data: str | None = None,
+    base: str | None = None,
+    only: Only | None = None,
+) -> Grid:
+    """Read a sequence and lay out its cells; arguments and errors as for `run_sequence`."""
+    file = read_sequence(sequence, base)
+    cells = cells_of(file, only)
+    used = {name for cell in cells for name in cell.tasks}
+    places = {name: place for name, place in located(file, data).items() if name in used}
+    setup = Setup(Path(out), file.base, held_settings(file.settings), places)
+    return Grid(file, tuple(cells), tuple(units_of(file, cells)), setup)
+
+
+def run_sequence(
+    sequence: str,
+    out: str | Path,
+    *,
+    data: str | None = None,
+    base: str | None = None,
+    only: Only | None = None,
+    jobs: int = 1,
+    force: bool = False,
+    on_work: Callable[[int, int, str], None] = lambda done, total, what: None,
+    report: Callable[[str], None] = _silent,
+    on_failure: Callable[[Unit, Refusal], None] = lambda unit, refusal: None,
+    warn: Callable[[str], None] = _silent,
+) -> Ran:
+    """Do every cell of a sequence in the folder `out`; run again, it goes on where it was.
+
+    Args:
+        sequence: a sequence file, or the name of a shipped one.
+        data: folder from which paths of tasks start, in place of the file's.
+        base: the base model, in place of the file's.
+        only: for `order`, `seed` and `method` the values that are wanted; None for all.
+        jobs: processes that work at the same time, each with a base of its own.
+        force: start over in a folder of a run.
+        on_work: told work done, work in all, and what is under way.
+        report: told each score of interest as it is found.
+        on_failure: told each unit that cannot be done, and why; the others go on.
+        warn: told what to know before trusting the scores.
+
+    Raises:
+        Refusal: the folder is of something else, or holds a sequence that says otherwise of the same cells.
+        UsageRefusal: the file or an option is at fault.
+        Preempted: stopped by SIGTERM, with a checkpoint saved where a training was under way.
+    """
+    if jobs < 1:
+        raise UsageRefusal(f"--jobs is {jobs}", "give a number 1 or more")
+    grid = grid_of(sequence, out, data=data, base=base, only=only)
+    tasks = grid.setup.open_tasks()
+    for note in dict.fromkeys(note for task in tasks.values() for note in task.notes):
+        warn(note)
+    open_folder(grid.setup.out, grid.file, force=force)
+    work = _Work(grid.units, tasks, on_work)
+    with StopRequest() as stop:
+        if jobs == 1:
+            failures = _by_oneself(grid, tasks, stop, work, report, on_failure, warn)
+        else:
+            processes = Processes(grid.setup, jobs, stop, work.told, report, on_failure)
+            failures = processes.work_through(grid.units)
+    results = grid.setup.out / RESULTS
+    written = write_report([results], grid.setup.out / REPORT, force=True) if results.exists() else None
+    return Ran(grid.setup.out, grid.cells, failures, written)
+
+
+def script_of(
+    sequence: str,
+    out: str | Path,
+    *,
+    data: str | None = None,
+    base: str | None = None,
+    only: Only | None = None,
+) -> str:
+    """The same as a shell script; arguments and errors as for `run_sequence`."""
+    grid = grid_of(sequence, out, data=data, base=base, only=only)
+    grid.setup.open_tasks()
+    return script(sequence, grid.setup.out, grid.units, _commands(grid))
+
+
+def emit_jobs(
+    sequence: str,
+    out: str | Path,
+    cluster: Cluster,
+    *,
+    data: str | None = None,
+    base: str | None = None,
+    only: Only | None = None,
+    force: bool = False,
+) -> Path:
+    """Write the same as jobs of a cluster, and return the script that submits them.
+
+    Arguments and errors are those of `run_sequence`.
+    """
+    grid = grid_of(sequence, out, data=data, base=base, only=only)
+    grid.setup.open_tasks()
+    open_folder(grid.setup.out, grid.file, force=force)
+    given = {"-o": out, "--data": data, "--base": base}
+    again = ["pamctl", "run", _absolute(sequence)]
+    again += [word for flag, value in given.items() if value for word in (flag, _absolute(str(value)))]
+    again += [f"--only={key}={','.join(values)}" for key, values in (only or {}).items()]
+    return write_jobs(grid.setup.out, grid.units, _commands(grid), cluster, again)
+
+
+def _commands(grid: Grid) -> Commands:
+    return Commands(grid.setup.tasks, grid.setup.base, grid.setup.held)
+
+
+def _absolute(reference: str) -> str:
+    return str(Path(reference).absolute()) if Path(reference).exists() else reference
+
+
+def _by_oneself(
+    grid: Grid,
+    tasks: Mapping[str, Task],
+    stop: StopRequest,
+    work: "_Work",
+    report: Callable[[str], None],
+    on_failure: Callable[[Unit, Refusal], None],
+    warn: Callable[[str], None],
+) -> Failures:
+    base = grid.setup.load_base()
+    for note in base.notes:
+        warn(note)
+    under_way = grid.units[0].name
+    worker = grid.setup.worker(base, tasks, stop, lambda done, what: work.told(under_way, done, what), report)
+
+    def do(unit: Unit) -> None:
+        nonlocal under_way
+        under_way = unit.name
+        worker.do(unit)
+
+    return work_through(grid.units, do, on_failure)
+
+
+class _Work:
+    """How much of all work is done, in optimiser steps."""
+
+    def __init__(
+        self, units: Sequence[Unit], tasks: Mapping[str, Task], on_work: Callable[[int, int, str], None]
+    ) -> None:
+        self._total = sum(work_of(step, tasks) for unit in units for step in unit.steps)
+        self._done: dict[str, int] = {}
+        self._on_work = on_work
+
+    def told(self, unit: str, done: int, what: str) -> None:
+        self._done[unit] = done
+        self._on_work(sum(self._done.values()), self._total, what)

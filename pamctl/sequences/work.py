@@ -1,0 +1,169 @@
+"""Working on a unit: each of its steps done, or found done, on a workbench that many units share."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pamctl.adapters import Adapter, open_adapter, write_adapter
+from pamctl.alignment import align
+from pamctl.evaluation.evaluate import place_of
+from pamctl.evaluation.results import Result
+from pamctl.models.base import Base
+from pamctl.refusal import Preempted
+from pamctl.sequence import Workbench
+from pamctl.sequences.diagnostics import EVERYTHING, diagnostics
+from pamctl.sequences.grid import Unit
+from pamctl.sequences.records import Records
+from pamctl.sequences.steps import Diagnose, Merge, Prune, Score, Step, Train
+from pamctl.tasks.task import Task
+from pamctl.training.configuration import Settings, resolve_recipe
+from pamctl.training.preparation import TRAIN
+from pamctl.training.reports import Progress
+from pamctl.training.stop_request import StopRequest
+
+STEPS_OF_AN_EVALUATION = 5
+"""About what evaluating one adapter on one task takes, in optimiser steps; for the progress only."""
+OnWork = Callable[[int, str], None]
+
+
+class Worker:
+    """Does units in a folder.
+
+    Args:
+        on_work: told how much of the unit under way is done, see `work_of`, and what is going on.
+        report: told each score of interest as it is found.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        base: Base,
+        tasks: Mapping[str, Task],
+        stop: StopRequest,
+        on_work: OnWork = lambda done, what: None,
+        report: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        self._out, self._stop, self._on_work, self._report = out, stop, on_work, report
+        self._bench = Workbench(base, dict(tasks), self._trained_to)
+        self._records = Records(out, base.fingerprint)
+        self._adapters: dict[str, Adapter] = {}
+        self._done, self._what = 0, ""
+
+    def do(self, unit: Unit) -> None:
+        """Do what is left of a unit.
+
+        Raises:
+            Refusal: a step cannot be done.
+            Preempted: stopped by SIGTERM, with a checkpoint saved where a training was under way.
+        """
+        self._done = 0
+        self._adapters.clear()
+        for step in unit.steps:
+            if self._stop.requested:
+                raise Preempted(f"stopped in {unit.name}, between two steps", "run again to go on")
+            self._what = f"{unit.name}: {_words(step)}"
+            self._on_work(self._done, self._what)
+            self._do(step)
+            self._done += work_of(step, self._bench.tasks)
+        self._on_work(self._done, self._what)
+
+    def _do(self, step: Step) -> None:
+        match step:
+            case Train():
+                self._train(step)
+            case Prune():
+                self._prune(step)
+            case Merge(before, trained, by, out):
+                pair = self._opened(before), self._opened(trained)
+                self._adapters[out] = self._bench.merged(*pair, by, self._out / out)
+            case Score():
+                self._score(step)
+            case Diagnose():
+                self._diagnose(step)
+
+    def _train(self, step: Train) -> None:
+        self._adapters[step.out] = self._bench.trained(
+            step.tasks,
+            step.settings,
+            self._out / step.out,
+            before=None if step.before is None else self._opened(step.before),
+            previous=None if step.previous is None else self._out / step.previous,
+            stop=self._stop,
+        )
+
+    def _prune(self, step: Prune) -> None:
+        folder = self._out / step.out
+        if not folder.exists():
+            pruned, _ = align(self._opened(step.trained), self._opened(step.before), EVERYTHING)
+            write_adapter(pruned, folder)
+
+    def _score(self, step: Score) -> None:
+        adapter = None if step.adapter is None else self._opened(step.adapter)
+        scores = []
+        for number, task in enumerate(step.tasks):
+            result = self._result(adapter, task)
+            if adapter is not None:
+                result = replace(result, order=step.order, run=step.run)
+            self._records.add(step.file, result)
+            scores.append(f"{task} {result.score:.1f}")
+            self._on_work(self._done + (number + 1) * STEPS_OF_AN_EVALUATION, self._what)
+        self._report(f"{step.adapter or 'zero-shot'}: {', '.join(scores)}")
+
+    def _result(self, adapter: Adapter | None, task: str) -> Result:
+        """The score of an adapter, evaluated once though it may stand in several cells."""
+        known = self._records.score_of(None if adapter is None else adapter.fingerprint, task)
+        if known is None:
+            return self._bench.evaluated(adapter, task)
+        return known if adapter is None else replace(known, **place_of(adapter))
+
+    def _diagnose(self, step: Diagnose) -> None:
+        if self._records.diagnosed(step.stage) is not None:
+            return
+        before, trained, state = map(self._opened, (step.before, step.trained, step.state))
+        task = step.stage[-1]
+        scores = {
+            "score_before_merging": self._score_on(trained, task),
+            "score_pruned": None if step.pruned is None else self._score_on(self._opened(step.pruned), task),
+            "score_after": self._score_on(state, task),
+        }
+        merged = step.pruned is not None
+        found = diagnostics(before, trained, state, step.top_p, step.scope, merged=merged)
+        self._records.add_diagnosis(step.stage, scores | found)
+
+    def _score_on(self, adapter: Adapter, task: str) -> float | None:
+        known = self._records.score_of(adapter.fingerprint, task)
+        return None if known is None else known.score
+
+    def _opened(self, place: str) -> Adapter:
+        if place not in self._adapters:
+            self._adapters[place] = open_adapter(self._out / place, routers=True)
+        return self._adapters[place]
+
+    def _trained_to(self, progress: Progress) -> None:
+        detail = f"{self._what}, loss {progress.loss:.3f}, {progress.examples_per_second:.0f} examples/s"
+        self._on_work(self._done + progress.step, detail)
+
+
+def work_of(step: Step, tasks: Mapping[str, Task]) -> int:
+    """How much work a step is, in optimiser steps."""
+    if isinstance(step, Train):
+        return steps_of(step.tasks, step.settings, tasks)
+    return STEPS_OF_AN_EVALUATION * len(step.tasks) if isinstance(step, Score) else 0
+
+
+def steps_of(names: Sequence[str], settings: Settings, tasks: Mapping[str, Task]) -> int:
+    """The optimiser steps of a training; of several tasks at once, those of each by itself together."""
+    if len(names) > 1 and settings.get("steps"):
+        return int(settings["steps"] or 0)
+    recipes = [resolve_recipe(settings, tasks[name].recipe, len(tasks[name].split(TRAIN))) for name in names]
+    return sum(int(recipe["steps"]) for recipe in recipes)
+
+
+def _words(step: Step) -> str:
+    match step:
+        case Train(tasks):
+            return f"training {', '.join(tasks)}"
+        case Score():
+            return "scoring"
+        case _:
+            return {"Prune": "pruning", "Merge": "merging", "Diagnose": "comparing"}[type(step).__name__]

@@ -1,0 +1,33 @@
+"""A sequence that trains in seconds, as a file with its tasks and base."""
+
+from pathlib import Path
+
+from tests.training_cases import write_base, write_task
+
+TASKS = ("colours", "shapes", "sizes")
+SETTINGS = "steps = 6\nbatch_size = 4\nlr = 0.5\nalign_every = 2"
+
+
+def write_inputs(folder: Path) -> Path:
+    """The folder with a base and three tasks."""
+    write_base(folder / "base")
+    for seed, name in enumerate(TASKS):
+        write_task(folder / name, name, seed)
+    return folder
+
+
+def write_sequence(
+    folder: Path,
+    methods: str = '["average", "pam"]',
+    orders: str = 'one = ["colours", "shapes"]',
+    more: str = "",
+    settings: str = SETTINGS,
+) -> Path:
+    """A sequence file beside these inputs; each task is told by its path."""
+    paths = "\n".join(f'{name} = {{ path = "{name}/{name}.jsonl" }}' for name in TASKS if name in orders)
+    file = folder / "sequence.toml"
+    file.write_text(
+        f'base = "{folder / "base"}"\nmethods = {methods}\n{more}\n[orders]\n{orders}\n[settings]\n{settings}\n'
+        f"[tasks]\n{paths}\n"
+    )
+    return file
