@@ -146,6 +146,23 @@ def test_magmax_of_its_own_chain_is_one_sequence(parents_of_the_third: tuple[str
     assert told(matrices_of(results[::-1])[0]) == expected
 
 
+def test_two_methods_share_a_whole_chain_of_adapters() -> None:
+    """MagMax trains what fine-tuning trains, bit for bit: each scores it under its own name."""
+    place = {"seed": 0, "order": "o"}
+    results = [*trained("t1", "a", 60.0, method="finetune", **place)]
+    for method in ("finetune", "magmax"):
+        results += trained("t2", "ab", 80.0, "t1", method=method, **place)
+        results += trained("t3", "abc", 90.0, "t2", method=method, **place)
+    results += merged("m2", "ab", 50.0, "t1", "t2", method="magmax", **place)
+    results += merged("m3", "abc", 40.0, "m2", "t3", method="magmax", **place)
+    expected = [
+        ("finetune", 0, "abc", [60.0, 80.0, 90.0], [60.0, 80.0, 90.0]),
+        ("magmax", 0, "abc", [60.0, 80.0, 90.0], [60.0, 50.0, 40.0]),
+    ]
+    assert told(matrices_of(results)[0]) == expected
+    assert told(matrices_of(results[::-1])[0]) == expected
+
+
 def test_what_a_method_trains_to_be_merged_is_no_sequence_of_its_own() -> None:
     results = [
         *trained("t1", "a", 60.0, method="finetune"),
