@@ -133,8 +133,16 @@ def _find(
     related = [state for state in fits if state.adapter in parents]
     alike = [state for state in fits if state.labels == labels]
     begun = [state for state in fits if len(tasks) == 1 and _begins(state.labels, labels)]
-    best = [state for state in related if state in alike] or related or alike or begun
+    agreed = [state for state in related if _agree(state.labels, labels)]
+    best = [state for state in related if state in alike] or agreed or related or alike or begun
     return min(best, key=lambda state: stages.index(state.stage), default=None)
+
+
+def _agree(one: Labels, other: Labels) -> bool:
+    """Whether run and order are the same; merged adapters may tell no seed."""
+    return (one.run, one.order) == (other.run, other.order) and (
+        None in (one.seed, other.seed) or one.seed == other.seed
+    )
 
 
 def _begins(first: Labels, labels: Labels) -> bool:
@@ -153,14 +161,21 @@ def _told_by(known: Chain, chain: Chain) -> bool:
     method of its own.
     """
     for count, step in enumerate(known.steps, start=1):
-        if chain.last is step.after:
+        if chain.last is step.after or (count < len(known.steps) and _same(chain.last, step.after)):
             return True
-        if chain.last is step.before:
+        if _same(chain.last, step.before):
             merged_on_the_way = any(step.after and step.after.stage == "merged" for step in chain.steps)
             how = chain.last.labels.method
             named_alike = known.labels.method == how or _merge_of(how) is not None
             return count < len(known.steps) or merged_on_the_way or named_alike
     return False
+
+
+def _same(one: State, other: State | None) -> bool:
+    """Whether two states are one adapter, which may be scored under the names of several methods."""
+    return other is not None and (
+        one is other or (one.adapter is not None and (one.adapter, one.tasks) == (other.adapter, other.tasks))
+    )
 
 
 def _merge_of(method: str | None) -> str | None:

@@ -247,3 +247,29 @@ def test_scores_that_do_not_compare_are_noted() -> None:
         assert any("not scored on the same examples" in note for note in notes)
         assert any("two scores" in note for note in notes)
     assert matrices_of([few, few])[1] == []
+
+
+def test_one_adapter_under_the_names_of_several_methods_makes_no_sequence_of_its_own() -> None:
+    """In the second task finetune, average and magmax train the very same adapter, and each may score it."""
+    same = {"order": "o"}
+    finetune, average, magmax = (
+        {"method": name, "seed": 0, **same} for name in ("finetune", "average", "magmax")
+    )
+    results = [
+        *trained("t1", "a", 60.0, **finetune),
+        *trained("t2", "ab", 80.0, "t1", **finetune),
+        *trained("t2", "ab", 80.0, "t1", **average),
+        *merged("m2", "ab", 70.0, "t1", "t2", method="average", **same),
+        *trained("t3", "abc", 81.0, "m2", **average),
+        *merged("m3", "abc", 71.0, "m2", "t3", method="average", **same),
+        *trained("t2", "ab", 80.0, "t1", **magmax),
+        *merged("x2", "ab", 72.0, "t1", "t2", method="magmax", **same),
+        *trained("u3", "abc", 82.0, "t2", **magmax),
+        *merged("x3", "abc", 73.0, "x2", "u3", method="magmax", **same),
+        *trained("u3", "abc", 82.0, "t2", **finetune),
+    ]
+    found, _ = matrices_of(results)
+    assert {(matrix.method, matrix.tasks) for matrix in found} == {
+        (method, TASKS) for method in ("finetune", "average", "magmax")
+    }
+    assert len(found) == 3
