@@ -27,7 +27,7 @@ def write_sequence(
     paths = "\n".join(f'{name} = {{ path = "{name}/{name}.jsonl" }}' for name in TASKS if name in orders)
     file = folder / "sequence.toml"
     file.write_text(
-        f'base = "{folder / "base"}"\nmethods = {methods}\n{more}\n[orders]\n{orders}\n[settings]\n{settings}\n'
-        f"[tasks]\n{paths}\n"
+        f'base = "{folder / "base"}"\nmethods = {methods}\n{more}\n'
+        f"[orders]\n{orders}\n[settings]\n{settings}\n[tasks]\n{paths}\n"
     )
     return file

@@ -1,0 +1,369 @@
+"""`pamctl run` as a program: the same as its commands, a part, by several processes, killed and resumed."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pamctl.cli.main import pamctl
+from tests.sequence_cases import write_inputs, write_sequence
+from tests.warm_pamctl import Done, Signalled, WarmPamctl
+
+WEIGHTS = "adapter_model.safetensors"
+TWO_ORDERS = 'one = ["colours", "shapes"]\ntwo = ["shapes", "colours"]'
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="module")
+def sequence(inputs: Path) -> str:
+    """Two methods on two tasks."""
+    return str(write_sequence(inputs))
+
+
+@pytest.fixture(scope="module")
+def ran(warm: WarmPamctl, sequence: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
+    folder = tmp_path_factory.mktemp("ran")
+    return folder / "out", warm("run", sequence, "-o", "out", "--json", cwd=folder)
+
+
+def adapters(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob(WEIGHTS)}
+
+
+def records(file: Path) -> list[str]:
+    return sorted(file.read_text().splitlines())
+
+
+def results(folder: Path) -> list[str]:
+    return records(folder / "results.jsonl")
+
+
+def commands(script: str) -> Iterator[list[str]]:
+    """The pamctl commands of a script, without the program's name."""
+    for line in script.splitlines():
+        match = re.search(r"(?<![-\w])pamctl (.*?)( \|\| leave \$\?)?$", line)
+        if match and not line.startswith("#"):
+            yield shlex.split(match[1])
+
+
+def refuse_what_no_command_takes(words: list[str]) -> None:
+    """Let click parse a command line, which refuses an option that there is not."""
+    command = pamctl.commands[words[0]]
+    command.make_context(words[0], list(words[1:]))
+
+
+def test_a_grid_leaves_adapters_scores_diagnostics_and_a_report(ran: tuple[Path, Done]) -> None:
+    out, done = ran
+    assert done.code == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["schema"] == "pamctl.run/1"
+    assert [(cell["order"], cell["seed"], cell["method"], cell["failed"]) for cell in record["cells"]] == [
+        ("one", 0, "average", None),
+        ("one", 0, "pam", None),
+    ]
+    assert (out.parent / record["report"] / "report.md").is_file()
+    assert {*adapters(out)} == {
+        f"one/seed-0/first/1-colours/trained/{WEIGHTS}",
+        *(
+            f"one/seed-0/{method}/2-shapes/{stage}/{WEIGHTS}"
+            for method in ("average", "pam")
+            for stage in ("trained", "pruned", "merged")
+        ),
+    }
+    scored = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert {result["order"] for result in scored if result["stage"] != "base"} == {"one"}
+    metrics = json.loads((out / "report" / "metrics.json").read_text())
+    (comparison,) = metrics["comparisons"]
+    assert [of["system"] for of in comparison["systems"]] == ["average", "pam"]
+    assert not any(of["missing"] for of in comparison["sequences"])
+
+
+def test_diagnostics_of_each_stage(ran: tuple[Path, Done]) -> None:
+    out, _ = ran
+    lines = [json.loads(line) for line in (out / "diagnostics.jsonl").read_text().splitlines()]
+    found = {line["system"]: line for line in lines if line["schema"] == "pamctl.diagnostics/1"}
+    assert {*found} == {"average", "pam"}
+    for line in found.values():
+        assert (line["order"], line["seed"], line["task"]) == ("one", 0, "shapes")
+        important, everything = line["conflicts"]["important"], line["conflicts"]["all"]
+        assert everything["overall"]["conflicts"] == everything["overall"]["differ"]
+        assert important["overall"]["important"] == important["overall"]["weights"] // 2
+        sizes = {name: counts["weights"] for name, counts in important["factors"].items()}
+        protected = sum(line["protected_percent"][name] * size for name, size in sizes.items())
+        assert protected / sum(sizes.values()) == pytest.approx(50, rel=1e-4)
+        assert line["distance"]["a"] > 0
+        assert line["cross_term_error_percent"] > 0
+        assert {line["score_before_merging"], line["score_pruned"], line["score_after"]} <= {
+            10.0 * n for n in range(11)
+        }
+    conflicts = [found[name]["conflicts"]["important"]["overall"]["conflicts"] for name in ("average", "pam")]
+    assert conflicts[0] > conflicts[1] == 0
+
+
+def test_the_printed_commands_make_the_same(
+    ran: tuple[Path, Done], warm: WarmPamctl, sequence: str, tmp_path: Path
+) -> None:
+    out, _ = ran
+    printed = warm("run", sequence, "-o", "by hand", "--print-commands", cwd=tmp_path)
+    assert printed.code == 0, printed.stderr
+    assert not [*tmp_path.iterdir()]
+    (tmp_path / "bin").mkdir()
+    place = tmp_path / "by hand"
+    subprocess.run(["sh", "-n"], input=printed.stdout, text=True, check=True)
+    place.mkdir()
+    for words in commands(printed.stdout):
+        done = warm(*words, cwd=place)
+        assert done.code == 0, done.stderr
+    assert adapters(place) == adapters(out)
+    assert results(place) == results(out)
+    again = warm("run", sequence, "-o", str(place), cwd=tmp_path)
+    assert again.code == 1
+    assert "is no folder of a run" in again.stderr
+
+
+def test_run_again_it_does_what_is_missing_and_no_more(
+    ran: tuple[Path, Done], warm: WarmPamctl, sequence: str, tmp_path: Path
+) -> None:
+    out, _ = ran
+    again = tmp_path / "out"
+    shutil.copytree(out, again)
+    shutil.rmtree(again / "one/seed-0/pam/2-shapes/merged")
+    shutil.rmtree(again / "one/seed-0/average/2-shapes")
+    for name in ("results.jsonl", "diagnostics.jsonl"):
+        lines = (again / name).read_text().splitlines(keepends=True)
+        (again / name).write_text("".join(lines[:-2]))
+    kept = (again / "one/seed-0/pam/2-shapes/trained" / WEIGHTS).stat().st_mtime_ns
+    assert warm("run", sequence, "-o", "out", cwd=tmp_path).code == 0
+    assert (again / "one/seed-0/pam/2-shapes/trained" / WEIGHTS).stat().st_mtime_ns == kept
+    assert adapters(again) == adapters(out)
+    assert results(again) == results(out)
+    assert records(again / "diagnostics.jsonl") == records(out / "diagnostics.jsonl")
+
+
+def test_only_a_part_and_more_of_it_later(warm: WarmPamctl, inputs: Path, tmp_path: Path) -> None:
+    file = write_sequence(tmp_path, '["finetune", { name = "pam", run = "p=20", top_p = 20 }]', TWO_ORDERS)
+    file.write_text(file.read_text().replace(f'"{tmp_path / "base"}"', f'"{inputs / "base"}"'))
+    given = ["run", str(file), "-o", "out", "--data", str(inputs), "--only", "order=two"]
+    one = warm(*given, "--only", "method=pam", "--json", cwd=tmp_path)
+    assert one.code == 0, one.stderr
+    (cell,) = json.loads(one.stdout)["cells"]
+    assert cell["folder"] == "out/two/seed-0/pam-p=20"
+    assert not (tmp_path / "out" / "one").exists()
+    assert warm(*given, "--only", "method=finetune,pam-p=20", cwd=tmp_path).code == 0
+    assert (tmp_path / "out/two/seed-0/finetune/2-colours/trained").is_dir()
+    labels = {json.loads(line)["run"] for line in results(tmp_path / "out")}
+    assert labels == {None, "p=20"}
+    absent = warm(*given, "--only", "method=lwf", cwd=tmp_path)
+    assert (absent.code, absent.stderr.splitlines()[-2:]) == (
+        2,
+        [f"Error: --only method=lwf: {file} has no such method", "Hint: it has: finetune, pam, pam-p=20"],
+    )
+
+
+def test_another_sequence_is_refused_with_the_differences(
+    ran: tuple[Path, Done], warm: WarmPamctl, inputs: Path, tmp_path: Path
+) -> None:
+    out, _ = ran
+    shutil.copytree(out, tmp_path / "out")
+    file = write_sequence(
+        tmp_path,
+        '["average", { name = "pam", top_p = 30 }, "finetune"]',
+        'one = ["shapes", "colours"]',
+        settings="steps = 7\nbatch_size = 4\nlr = 0.5\nalign_every = 2",
+    )
+    file.write_text(file.read_text().replace(f'"{tmp_path / "base"}"', f'"{inputs / "base"}"'))
+    refused = warm("run", str(file), "-o", "out", "--data", str(inputs), cwd=tmp_path)
+    assert refused.code == 1
+    what = refused.stderr.splitlines()[-2]
+    assert what.startswith("Error: out holds another sequence: one: tasks was ['colours', 'shapes'], is ")
+    assert "steps was 6, is 7" in what
+    assert "pam: top_p was None, is 30" in what
+    assert "finetune" not in what
+
+
+def test_several_processes_make_the_same(
+    ran: tuple[Path, Done], warm: WarmPamctl, sequence: str, tmp_path: Path
+) -> None:
+    out, _ = ran
+    done = warm("run", sequence, "-o", "out", "--jobs", "2", cwd=tmp_path)
+    assert (done.code, done.stdout) == (0, "out\n"), done.stderr
+    assert adapters(tmp_path / "out") == adapters(out)
+    assert results(tmp_path / "out") == results(out)
+    metrics = [
+        json.loads((folder / "report" / "metrics.json").read_text()) for folder in (out, tmp_path / "out")
+    ]
+    assert metrics[0] == metrics[1]
+
+
+def test_a_cell_that_fails_is_told_and_the_others_finish(
+    warm: WarmPamctl, inputs: Path, tmp_path: Path
+) -> None:
+    file = write_sequence(tmp_path, '[{ name = "moelora", experts = 2 }, "finetune"]')
+    file.write_text(file.read_text().replace(f'"{tmp_path / "base"}"', f'"{inputs / "base"}"'))
+    for jobs in ("1", "2"):
+        done = warm("run", str(file), "-o", jobs, "--jobs", jobs, "--data", str(inputs), cwd=tmp_path)
+        assert (done.code, done.stdout) == (1, "")
+        assert (
+            "Warning: one/seed-0/moelora failed: rank 3 cannot be shared evenly by 2 experts" in done.stderr
+        )
+        assert "Error: 1 of the run's parts failed: one/seed-0/moelora" in done.stderr
+        assert (tmp_path / jobs / "one/seed-0/finetune/2-shapes/trained").is_dir()
+        assert (tmp_path / jobs / "report").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("number", "step", "code"),
+    [(signal.SIGKILL, 4, -9), (signal.SIGKILL, 9, -9), (signal.SIGTERM, 9, 75), (signal.SIGINT, 9, 130)],
+)
+def test_stopped_anywhere_it_goes_on_to_the_same(
+    number: int, step: int, code: int, ran: tuple[Path, Done], warm: WarmPamctl, sequence: str, tmp_path: Path
+) -> None:
+    """The 4th step is within the first task, the 9th within the second one of the first method."""
+    out, _ = ran
+    given = ["run", sequence, "-o", "out"]
+    done = warm(*given, cwd=tmp_path, signalled=Signalled(number, step, 0))
+    assert done.code == code, done.stderr
+    if code == 75:
+        assert (tmp_path / "out/one/seed-0/average/2-shapes/trained.checkpoints").is_dir()
+    done = warm(*given, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert adapters(tmp_path / "out") == adapters(out)
+    assert results(tmp_path / "out") == results(out)
+
+
+def test_killed_between_the_stages_it_goes_on_to_the_same(
+    ran: tuple[Path, Done], warm: WarmPamctl, sequence: str, tmp_path: Path
+) -> None:
+    out, _ = ran
+    process = warm.start("run", sequence, "-o", "out", cwd=tmp_path)
+    pruned = tmp_path / "out/one/seed-0/average/2-shapes/pruned"
+    while not pruned.exists():
+        time.sleep(0.005)
+    os.kill(process, signal.SIGKILL)
+    assert warm.wait(process).code == -9
+    assert warm("run", sequence, "-o", "out", cwd=tmp_path).code == 0
+    assert adapters(tmp_path / "out") == adapters(out)
+    assert {*results(tmp_path / "out")} == {*results(out)}
+
+
+def test_a_sigterm_reaches_every_process(
+    warm: WarmPamctl, sequence: str, inputs: Path, tmp_path: Path
+) -> None:
+    file = write_sequence(inputs, '["finetune"]', TWO_ORDERS, settings="steps = 100000\nbatch_size = 4")
+    process = warm.start("run", str(file), "-o", "out", "--jobs", "2", cwd=tmp_path)
+    under_way = [tmp_path / f"out/{order}/seed-0/first" for order in ("one", "two")]
+    while not all([*place.glob("*/trained.checkpoints/metrics.jsonl")] for place in under_way):
+        time.sleep(0.05)
+    os.kill(process, signal.SIGTERM)
+    done = warm.wait(process)
+    assert done.code == 75, done.stderr
+    for place in under_way:
+        assert [*place.glob("*/trained.checkpoints/steps/records/*.json")]
+    write_sequence(inputs)
+
+
+def test_a_dry_run_tells_steps_time_and_disk_and_writes_nothing(
+    warm: WarmPamctl, sequence: str, tmp_path: Path
+) -> None:
+    done = warm("run", sequence, "-o", "out", "--dry-run", "--json", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert not [*tmp_path.iterdir()]
+    plan = json.loads(done.stdout)
+    assert plan["schema"] == "pamctl.run-plan/1"
+    units = {unit["name"]: (unit["trainings"], unit["steps"], unit["adapters"]) for unit in plan["units"]}
+    assert units == {
+        "zero-shot": (0, 0, 0),
+        "one/seed-0/first": (1, 6, 1),
+        "one/seed-0/average": (1, 6, 3),
+        "one/seed-0/pam": (1, 6, 3),
+    }
+    assert plan["steps"] == 18
+    assert plan["disk_bytes"] == 7 * plan["adapter_bytes"] > 7 * 252 * 4
+    assert "an estimate" in done.stderr
+
+
+@pytest.mark.parametrize("cluster", ["slurm", "skypilot"])
+def test_job_files_are_scripts_of_real_commands_in_the_order_of_their_needs(
+    cluster: str, warm: WarmPamctl, sequence: str, tmp_path: Path
+) -> None:
+    done = warm("run", sequence, "-o", "out", "--emit", cluster, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    jobs = tmp_path / "out" / "jobs"
+    assert done.stdout == f"{jobs / 'submit.sh'}\n"
+    scripts = [jobs / "submit.sh", *jobs.glob("one*.sh"), *jobs.glob("zero*.sh"), *jobs.glob("report.sh")]
+    for script in scripts:
+        subprocess.run(["bash", "-n", str(script)], check=True)
+    texts = [script.read_text() for script in scripts[1:]]
+    if cluster == "skypilot":
+        jobs_told = [yaml.safe_load(file.read_text()) for file in jobs.glob("*.yaml")]
+        assert {*map(frozenset, jobs_told)} == {frozenset({"name", "workdir", "setup", "run"})}
+        texts = [job["run"] for job in jobs_told]
+        for text in texts:
+            subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+    told = [words for text in texts for words in commands(text)]
+    assert sorted({words[0] for words in told} - {"run"}) == ["align", "eval", "merge", "train-task"]
+    for words in told:
+        refuse_what_no_command_takes(words)
+
+
+def test_slurm_jobs_wait_for_what_they_need_and_are_queued_again_when_preempted(
+    warm: WarmPamctl, sequence: str, tmp_path: Path
+) -> None:
+    """With an `sbatch` that writes down what it is told, and an `srun` that is preempted."""
+    assert warm("run", sequence, "-o", "out", "--emit", "slurm", cwd=tmp_path).code == 0
+    program(
+        tmp_path / "bin" / "sbatch", f'echo "$@" >> {tmp_path}/told\necho "$(wc -l < {tmp_path}/told);here"'
+    )
+    program(tmp_path / "bin" / "srun", "exit 75")
+    program(tmp_path / "bin" / "scontrol", f'echo "$@" >> {tmp_path}/queued')
+    environment = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    jobs = tmp_path / "out" / "jobs"
+    subprocess.run(["bash", jobs / "submit.sh", "--gpus=1"], env=environment, check=True, capture_output=True)
+    assert (tmp_path / "told").read_text().splitlines() == [
+        "--parsable --gpus=1 zero-shot.sh",
+        "--parsable --gpus=1 one_seed-0_first.sh",
+        "--parsable --dependency=afterok:2 --gpus=1 one_seed-0_average.sh",
+        "--parsable --dependency=afterok:2 --gpus=1 one_seed-0_pam.sh",
+        "--parsable --dependency=afterany:1:2:3:4 --gpus=1 report.sh",
+    ]
+    stopped = subprocess.run(["bash", jobs / "one_seed-0_pam.sh"], env=environment)
+    assert stopped.returncode == 75
+    assert (tmp_path / "queued").read_text() == "requeue 7\n"
+
+
+def program(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "told"),
+    [
+        (["embeded"], 2, "Error: embeded: No such file or directory"),
+        (["coin-1"], 2, "Error: coin-1 does not tell where its tasks are, such as scienceqa"),
+        (["embedded", "--only", "sed=1"], 2, "is not order, seed or method and values"),
+        (["embedded", "--dry-run", "--print-commands"], 2, "exclude each other"),
+    ],
+)
+def test_what_cannot_be_run_is_two_lines(
+    given: list[str], code: int, told: str, warm: WarmPamctl, tmp_path: Path
+) -> None:
+    done = warm("run", *given, "-o", "out", cwd=tmp_path)
+    assert done.code == code
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+    assert not [*tmp_path.iterdir()]
