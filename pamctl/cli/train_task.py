@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 @click.option(
     "--previous",
     metavar="ADAPTER",
-    help="What was trained for the task before, where merging made the --global adapter of it: magmax goes on "
-    "from it, er+pam replays what lies beside it.",
+    help="What was trained for the task before, where merging made the --global adapter of it: "
+    "magmax goes on from it, er+pam replays what lies beside it.",
 )
 @click.option(
     "--method",
@@ -148,9 +148,9 @@ def train_task(
 ) -> None:
     """Train an adapter on TASK: an embedded task's name, a task folder or a .jsonl.
 
-    Without --global it is the first task of a sequence. Several TASKs are learned at once, by multitask. Settings that are not given come from the task's
-    recipe and the base, and are saved with the adapter. Checkpoints lie in OUTPUT.checkpoints while it runs;
-    on SIGTERM one is saved and the exit code is 75.
+    Without --global it is the first task of a sequence. Several TASKs are learned at once, by multitask.
+    Settings that are not given come from the task's recipe and the base, and are saved with the adapter.
+    Checkpoints lie in OUTPUT.checkpoints while it runs; on SIGTERM one is saved and the exit code is 75.
 
     \b
     Examples:

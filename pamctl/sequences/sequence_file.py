@@ -23,7 +23,7 @@ from pamctl.sequences.keys import (
 )
 from pamctl.tasks.embedded import embedded_tasks
 from pamctl.training.configuration import Settings, resolve_method
-from pamctl.training.methods import METHODS, Method, method_named
+from pamctl.training.methods import METHODS, Merging, Method, method_named
 
 SCHEMA = "pamctl.sequence/1"
 TOP = ("tasks", "orders", "seeds", "base", "data", "settings", "methods")
@@ -48,7 +48,7 @@ class System:
     method: str
     run: str | None = None
     settings: Settings = field(default_factory=lambda: Settings())
-    merge: Mapping[str, str] | None = None
+    merge: Merging | None = None
     orders: tuple[str, ...] | None = None
     seeds: tuple[int, ...] | None = None
 
@@ -57,7 +57,7 @@ class System:
         """Its folder's name, and what `--only method=` may call it."""
         return f"{self.method}-{self.run}" if self.run else self.method
 
-    def merges_by(self, method: Method) -> Mapping[str, str] | None:
+    def merges_by(self, method: Method) -> Merging | None:
         """How task adapters are merged, the method being resolved; None for not at all."""
         return method.merge if self.merge is None else self.merge
 
@@ -321,14 +321,14 @@ def _system(table: Mapping[str, Any], place: str, orders: Sequence[str], seeds: 
     )
 
 
-def _merge(value: Any, place: str) -> dict[str, str]:
+def _merge(value: Any, place: str) -> Merging:
     if not isinstance(value, Mapping) or not isinstance(value.get("method"), str):
         raise UsageRefusal(f"{place} is {value!r}", 'give { method = "ties", density = 0.9 } or the like')
     try:
         refuse_bad_options(Recipe(value["method"]))
     except UsageRefusal as refusal:
         raise UsageRefusal(f"{place}: {refusal.what}", refusal.way_on) from refusal
-    return {key: str(part).lower() if isinstance(part, bool) else str(part) for key, part in value.items()}
+    return value
 
 
 def _task(name: str, table: Any, place: str) -> TaskEntry:

@@ -3,11 +3,11 @@
 Paths are relative to the folder of the run.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pamctl.alignment import Scope
 from pamctl.training.configuration import Settings
+from pamctl.training.methods import Merging
 
 RESULTS, DIAGNOSTICS = "results.jsonl", "diagnostics.jsonl"
 
@@ -45,7 +45,7 @@ class Merge:
 
     before: str
     trained: str
-    by: Mapping[str, str]
+    by: Merging
     out: str
 
 

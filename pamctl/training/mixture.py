@@ -48,5 +48,5 @@ def mixed_indices(
 @lru_cache(maxsize=1)
 def _order(visits: tuple[int, ...], seed: int) -> NDArray[np.int64]:
     """The shuffled visits; its key is one that no task's epoch has."""
-    draws = np.random.Philox(key=[seed, 2**64 - 1]).random_raw(sum(visits))
+    draws = np.random.Philox(key=np.array([seed, 2**64 - 1], np.uint64)).random_raw(sum(visits))
     return np.argsort(draws, kind="stable")
