@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tests.training_cases import write_base, write_task
 
+WEIGHTS = "adapter_model.safetensors"
 TASKS = ("colours", "shapes", "sizes")
 SETTINGS = "steps = 6\nbatch_size = 4\nlr = 0.5\nalign_every = 2"
 
@@ -31,3 +32,20 @@ def write_sequence(
         f"[orders]\n{orders}\n[settings]\n{settings}\n[tasks]\n{paths}\n"
     )
     return file
+
+
+def based_on(inputs: Path, file: Path) -> Path:
+    """A sequence file that lies elsewhere than its base."""
+    text = file.read_text()
+    file.write_text(text.replace(f'"{file.parent / "base"}"', f'"{inputs / "base"}"'))
+    return file
+
+
+def adapters(folder: Path) -> dict[str, bytes]:
+    """The bytes of every adapter in a folder, by path."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob(WEIGHTS)}
+
+
+def results(folder: Path) -> list[str]:
+    """The results of a run, whatever their order."""
+    return sorted((folder / "results.jsonl").read_text().splitlines())

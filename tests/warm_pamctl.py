@@ -93,6 +93,7 @@ def _serve() -> None:
     import pamctl.cli.output
     import pamctl.evaluation.score
     import pamctl.merging
+    import pamctl.sequences.run
     import pamctl.training.task_run  # noqa: F401
 
     for line in sys.stdin:

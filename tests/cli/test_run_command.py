@@ -1,24 +1,18 @@
-"""`pamctl run` as a program: the same as its commands, a part, by several processes, killed and resumed."""
+"""`pamctl run` as a program: the same as its commands, a part of it, refusals, what it would take."""
 
 import json
-import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
-from pamctl.cli.main import pamctl
-from tests.sequence_cases import write_inputs, write_sequence
-from tests.warm_pamctl import Done, Signalled, WarmPamctl
+from tests.sequence_cases import WEIGHTS, adapters, based_on, results, write_inputs, write_sequence
+from tests.warm_pamctl import Done, WarmPamctl
 
-WEIGHTS = "adapter_model.safetensors"
 TWO_ORDERS = 'one = ["colours", "shapes"]\ntwo = ["shapes", "colours"]'
 
 
@@ -39,16 +33,8 @@ def ran(warm: WarmPamctl, sequence: str, tmp_path_factory: pytest.TempPathFactor
     return folder / "out", warm("run", sequence, "-o", "out", "--json", cwd=folder)
 
 
-def adapters(folder: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob(WEIGHTS)}
-
-
 def records(file: Path) -> list[str]:
     return sorted(file.read_text().splitlines())
-
-
-def results(folder: Path) -> list[str]:
-    return records(folder / "results.jsonl")
 
 
 def commands(script: str) -> Iterator[list[str]]:
@@ -57,12 +43,6 @@ def commands(script: str) -> Iterator[list[str]]:
         match = re.search(r"(?<![-\w])pamctl (.*?)( \|\| leave \$\?)?$", line)
         if match and not line.startswith("#"):
             yield shlex.split(match[1])
-
-
-def refuse_what_no_command_takes(words: list[str]) -> None:
-    """Let click parse a command line, which refuses an option that there is not."""
-    command = pamctl.commands[words[0]]
-    command.make_context(words[0], list(words[1:]))
 
 
 def test_a_grid_leaves_adapters_scores_diagnostics_and_a_report(ran: tuple[Path, Done]) -> None:
@@ -155,7 +135,7 @@ def test_run_again_it_does_what_is_missing_and_no_more(
 
 def test_only_a_part_and_more_of_it_later(warm: WarmPamctl, inputs: Path, tmp_path: Path) -> None:
     file = write_sequence(tmp_path, '["finetune", { name = "pam", run = "p=20", top_p = 20 }]', TWO_ORDERS)
-    file.write_text(file.read_text().replace(f'"{tmp_path / "base"}"', f'"{inputs / "base"}"'))
+    based_on(inputs, file)
     given = ["run", str(file), "-o", "out", "--data", str(inputs), "--only", "order=two"]
     one = warm(*given, "--only", "method=pam", "--json", cwd=tmp_path)
     assert one.code == 0, one.stderr
@@ -184,7 +164,7 @@ def test_another_sequence_is_refused_with_the_differences(
         'one = ["shapes", "colours"]',
         settings="steps = 7\nbatch_size = 4\nlr = 0.5\nalign_every = 2",
     )
-    file.write_text(file.read_text().replace(f'"{tmp_path / "base"}"', f'"{inputs / "base"}"'))
+    based_on(inputs, file)
     refused = warm("run", str(file), "-o", "out", "--data", str(inputs), cwd=tmp_path)
     assert refused.code == 1
     what = refused.stderr.splitlines()[-2]
@@ -192,87 +172,6 @@ def test_another_sequence_is_refused_with_the_differences(
     assert "steps was 6, is 7" in what
     assert "pam: top_p was None, is 30" in what
     assert "finetune" not in what
-
-
-def test_several_processes_make_the_same(
-    ran: tuple[Path, Done], warm: WarmPamctl, sequence: str, tmp_path: Path
-) -> None:
-    out, _ = ran
-    done = warm("run", sequence, "-o", "out", "--jobs", "2", cwd=tmp_path)
-    assert (done.code, done.stdout) == (0, "out\n"), done.stderr
-    assert adapters(tmp_path / "out") == adapters(out)
-    assert results(tmp_path / "out") == results(out)
-    metrics = [
-        json.loads((folder / "report" / "metrics.json").read_text()) for folder in (out, tmp_path / "out")
-    ]
-    assert metrics[0] == metrics[1]
-
-
-def test_a_cell_that_fails_is_told_and_the_others_finish(
-    warm: WarmPamctl, inputs: Path, tmp_path: Path
-) -> None:
-    file = write_sequence(tmp_path, '[{ name = "moelora", experts = 2 }, "finetune"]')
-    file.write_text(file.read_text().replace(f'"{tmp_path / "base"}"', f'"{inputs / "base"}"'))
-    for jobs in ("1", "2"):
-        done = warm("run", str(file), "-o", jobs, "--jobs", jobs, "--data", str(inputs), cwd=tmp_path)
-        assert (done.code, done.stdout) == (1, "")
-        assert (
-            "Warning: one/seed-0/moelora failed: rank 3 cannot be shared evenly by 2 experts" in done.stderr
-        )
-        assert "Error: 1 of the run's parts failed: one/seed-0/moelora" in done.stderr
-        assert (tmp_path / jobs / "one/seed-0/finetune/2-shapes/trained").is_dir()
-        assert (tmp_path / jobs / "report").is_dir()
-
-
-@pytest.mark.parametrize(
-    ("number", "step", "code"),
-    [(signal.SIGKILL, 4, -9), (signal.SIGKILL, 9, -9), (signal.SIGTERM, 9, 75), (signal.SIGINT, 9, 130)],
-)
-def test_stopped_anywhere_it_goes_on_to_the_same(
-    number: int, step: int, code: int, ran: tuple[Path, Done], warm: WarmPamctl, sequence: str, tmp_path: Path
-) -> None:
-    """The 4th step is within the first task, the 9th within the second one of the first method."""
-    out, _ = ran
-    given = ["run", sequence, "-o", "out"]
-    done = warm(*given, cwd=tmp_path, signalled=Signalled(number, step, 0))
-    assert done.code == code, done.stderr
-    if code == 75:
-        assert (tmp_path / "out/one/seed-0/average/2-shapes/trained.checkpoints").is_dir()
-    done = warm(*given, cwd=tmp_path)
-    assert done.code == 0, done.stderr
-    assert adapters(tmp_path / "out") == adapters(out)
-    assert results(tmp_path / "out") == results(out)
-
-
-def test_killed_between_the_stages_it_goes_on_to_the_same(
-    ran: tuple[Path, Done], warm: WarmPamctl, sequence: str, tmp_path: Path
-) -> None:
-    out, _ = ran
-    process = warm.start("run", sequence, "-o", "out", cwd=tmp_path)
-    pruned = tmp_path / "out/one/seed-0/average/2-shapes/pruned"
-    while not pruned.exists():
-        time.sleep(0.005)
-    os.kill(process, signal.SIGKILL)
-    assert warm.wait(process).code == -9
-    assert warm("run", sequence, "-o", "out", cwd=tmp_path).code == 0
-    assert adapters(tmp_path / "out") == adapters(out)
-    assert {*results(tmp_path / "out")} == {*results(out)}
-
-
-def test_a_sigterm_reaches_every_process(
-    warm: WarmPamctl, sequence: str, inputs: Path, tmp_path: Path
-) -> None:
-    file = write_sequence(inputs, '["finetune"]', TWO_ORDERS, settings="steps = 100000\nbatch_size = 4")
-    process = warm.start("run", str(file), "-o", "out", "--jobs", "2", cwd=tmp_path)
-    under_way = [tmp_path / f"out/{order}/seed-0/first" for order in ("one", "two")]
-    while not all([*place.glob("*/trained.checkpoints/metrics.jsonl")] for place in under_way):
-        time.sleep(0.05)
-    os.kill(process, signal.SIGTERM)
-    done = warm.wait(process)
-    assert done.code == 75, done.stderr
-    for place in under_way:
-        assert [*place.glob("*/trained.checkpoints/steps/records/*.json")]
-    write_sequence(inputs)
 
 
 def test_a_dry_run_tells_steps_time_and_disk_and_writes_nothing(
@@ -293,61 +192,6 @@ def test_a_dry_run_tells_steps_time_and_disk_and_writes_nothing(
     assert plan["steps"] == 18
     assert plan["disk_bytes"] == 7 * plan["adapter_bytes"] > 7 * 252 * 4
     assert "an estimate" in done.stderr
-
-
-@pytest.mark.parametrize("cluster", ["slurm", "skypilot"])
-def test_job_files_are_scripts_of_real_commands_in_the_order_of_their_needs(
-    cluster: str, warm: WarmPamctl, sequence: str, tmp_path: Path
-) -> None:
-    done = warm("run", sequence, "-o", "out", "--emit", cluster, cwd=tmp_path)
-    assert done.code == 0, done.stderr
-    jobs = tmp_path / "out" / "jobs"
-    assert done.stdout == f"{jobs / 'submit.sh'}\n"
-    scripts = [jobs / "submit.sh", *jobs.glob("one*.sh"), *jobs.glob("zero*.sh"), *jobs.glob("report.sh")]
-    for script in scripts:
-        subprocess.run(["bash", "-n", str(script)], check=True)
-    texts = [script.read_text() for script in scripts[1:]]
-    if cluster == "skypilot":
-        jobs_told = [yaml.safe_load(file.read_text()) for file in jobs.glob("*.yaml")]
-        assert {*map(frozenset, jobs_told)} == {frozenset({"name", "workdir", "setup", "run"})}
-        texts = [job["run"] for job in jobs_told]
-        for text in texts:
-            subprocess.run(["bash", "-n"], input=text, text=True, check=True)
-    told = [words for text in texts for words in commands(text)]
-    assert sorted({words[0] for words in told} - {"run"}) == ["align", "eval", "merge", "train-task"]
-    for words in told:
-        refuse_what_no_command_takes(words)
-
-
-def test_slurm_jobs_wait_for_what_they_need_and_are_queued_again_when_preempted(
-    warm: WarmPamctl, sequence: str, tmp_path: Path
-) -> None:
-    """With an `sbatch` that writes down what it is told, and an `srun` that is preempted."""
-    assert warm("run", sequence, "-o", "out", "--emit", "slurm", cwd=tmp_path).code == 0
-    program(
-        tmp_path / "bin" / "sbatch", f'echo "$@" >> {tmp_path}/told\necho "$(wc -l < {tmp_path}/told);here"'
-    )
-    program(tmp_path / "bin" / "srun", "exit 75")
-    program(tmp_path / "bin" / "scontrol", f'echo "$@" >> {tmp_path}/queued')
-    environment = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
-    jobs = tmp_path / "out" / "jobs"
-    subprocess.run(["bash", jobs / "submit.sh", "--gpus=1"], env=environment, check=True, capture_output=True)
-    assert (tmp_path / "told").read_text().splitlines() == [
-        "--parsable --gpus=1 zero-shot.sh",
-        "--parsable --gpus=1 one_seed-0_first.sh",
-        "--parsable --dependency=afterok:2 --gpus=1 one_seed-0_average.sh",
-        "--parsable --dependency=afterok:2 --gpus=1 one_seed-0_pam.sh",
-        "--parsable --dependency=afterany:1:2:3:4 --gpus=1 report.sh",
-    ]
-    stopped = subprocess.run(["bash", jobs / "one_seed-0_pam.sh"], env=environment)
-    assert stopped.returncode == 75
-    assert (tmp_path / "queued").read_text() == "requeue 7\n"
-
-
-def program(path: Path, text: str) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(0o755)
 
 
 @pytest.mark.parametrize(
