@@ -1,25 +1,21 @@
-"""Terms that a method may add to the loss, one file each; adding one is adding its file and a row here."""
+"""Terms that a method may add to the loss: `--term NAME` is the `TERM` of the file NAME in this folder."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import fields
 from difflib import get_close_matches
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from pamctl.refusal import UsageRefusal
-from pamctl.training.terms.consistency import Consistency
-from pamctl.training.terms.lwf import Lwf
-from pamctl.training.terms.orthogonality import Orthogonality
 from pamctl.training.terms.step import Term
-from pamctl.training.terms.weight_distance import WeightDistance
 
-__all__ = ["TERMS", "Term", "resolved_terms", "term_record"]
+__all__ = ["Term", "resolved_terms", "term_names", "term_record"]
 
-TERMS: Mapping[str, type[Any]] = {
-    "lwf": Lwf,
-    "l2": WeightDistance,
-    "orth": Orthogonality,
-    "consistency": Consistency,
-}
+
+def term_names() -> list[str]:
+    """Return the names of all terms: those of the files in this folder that hold one."""
+    return [module.name for module in iter_modules(__path__) if module.name != "step"]
 
 
 def resolved_terms(*specifications: Iterable[str]) -> tuple[tuple[str, Term], ...]:
@@ -40,16 +36,16 @@ def resolved_terms(*specifications: Iterable[str]) -> tuple[tuple[str, Term], ..
 def term_record(terms: Iterable[tuple[str, Term]]) -> list[dict[str, Any]]:
     """The terms with every parameter, as configurations record them."""
     return [
-        {"term": name, **{field.name: getattr(term, field.name) for field in fields(TERMS[name])}}
+        {"term": name, **{field.name: getattr(term, field.name) for field in fields(_kind(name))}}
         for name, term in terms
     ]
 
 
 def _parsed(text: str) -> tuple[str, Term]:
     name, _, rest = text.partition(":")
-    if name not in TERMS:
-        raise UsageRefusal(f"no term is called {name!r}", f"use one of: {', '.join(TERMS)}")
-    kinds = {field.name: field.type for field in fields(TERMS[name])}
+    if name not in term_names():
+        raise UsageRefusal(f"no term is called {name!r}", f"use one of: {', '.join(term_names())}")
+    kinds = {field.name: field.type for field in fields(_kind(name))}
     values: dict[str, Any] = {}
     for pair in filter(None, rest.split(",")):
         key, equals, value = pair.partition("=")
@@ -62,10 +58,15 @@ def _parsed(text: str) -> tuple[str, Term]:
             )
         values[key] = _converted(text, key, value, kinds[key])
     try:
-        term: Term = TERMS[name](**values)
+        term: Term = _kind(name)(**values)
     except ValueError as fault:
         raise UsageRefusal(f"--term {text}: {fault}", "give a value in its range") from fault
     return name, term
+
+
+def _kind(name: str) -> Any:
+    """The class of a term, a dataclass whose fields are its parameters."""
+    return import_module(f"{__name__}.{name}").TERM
 
 
 def _converted(text: str, key: str, value: str, kind: Any) -> Any:

@@ -32,3 +32,6 @@ class Consistency:
         slow = step.states_of(step.slow, step.scale).astype(jnp.float32)
         short = jnp.square(jax.nn.relu(slow - step.hidden.astype(jnp.float32))).mean(-1)
         return (short * real).sum() / jnp.maximum(real.sum(), 1)
+
+
+TERM = Consistency

@@ -52,3 +52,6 @@ def _divergence(
         for states in (hidden, jax.lax.stop_gradient(before))
     )
     return (jnp.exp(then) * (then - now)).sum(-1)
+
+
+TERM = Lwf

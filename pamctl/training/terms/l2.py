@@ -26,3 +26,6 @@ class WeightDistance:
     def __call__(self, step: Step) -> jax.Array:
         squares = jax.tree.map(lambda new, old: jnp.square(new - old).sum(), step.lora, step.reference)
         return jax.tree.reduce(jnp.add, squares)
+
+
+TERM = WeightDistance

@@ -60,3 +60,6 @@ def _norm(factors: jax.Array) -> jax.Array:
     """The sum over layers of the norms; with a gradient of 0, not NaN, where a factor is 0."""
     squares = jnp.square(factors).sum((1, 2))
     return jnp.sqrt(jnp.where(squares > 0, squares, 1)).sum(where=squares > 0)
+
+
+TERM = Orthogonality
