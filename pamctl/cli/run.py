@@ -54,7 +54,7 @@ def run(
 ) -> None:
     """Learn the tasks of SEQUENCE by every method, order and seed of it: each trained, merged and scored.
 
-    SEQUENCE is a .toml file or a shipped one's name: embedded, coin-1, coin-2, coin-3, coin-extended, video.
+    SEQUENCE is a .toml file or a shipped one's name, such as embedded, coin-1, coin-extended or video.
     OUTPUT holds adapters as ORDER/seed-N/METHOD/T-TASK, results.jsonl, diagnostics.jsonl and report/. Stopped
     or killed, the same command goes on where it was; on SIGTERM it saves a checkpoint and exits with 75.
 

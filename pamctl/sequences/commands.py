@@ -8,6 +8,7 @@ from pamctl.sequences.grid import Unit
 from pamctl.sequences.keys import OF_THE_BASE, flags
 from pamctl.sequences.steps import RESULTS, Merge, Prune, Score, Step, Train
 from pamctl.training.configuration import Settings
+from pamctl.training.methods import Merging
 
 HEAD = """\
 #!/bin/sh
@@ -43,8 +44,7 @@ class Commands:
                 rule = ["--top-p", "100", "--reinit", "global"]
                 return _unless(out, ["align", trained, "--to", before, *rule, "-o", out])
             case Merge(before, trained, by, out):
-                parameters = [f"--set={name}={value}" for name, value in by.items() if name != "method"]
-                how = ["--method", by["method"], "--space", "factor", *parameters]
+                how = ["--method", by["method"], "--space", "factor", *_parameters(by)]
                 return _unless(out, ["merge", before, trained, *how, "-o", out])
             case Score():
                 return shlex.join(self._score(step))
@@ -87,6 +87,12 @@ def script(name: str, out: Path, units: Sequence[Unit], commands: Commands) -> s
         lines.append("")
     lines.append(f"pamctl report {RESULTS} -o report --force")
     return "\n".join(lines) + "\n"
+
+
+def _parameters(by: Merging) -> Iterator[str]:
+    for name, value in by.items():
+        if name != "method":
+            yield from ("--set", f"{name}={str(value).lower() if isinstance(value, bool) else value}")
 
 
 def _unless(out: str, words: Sequence[str]) -> str:

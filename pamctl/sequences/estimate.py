@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pamctl.sequence import Workbench
-from pamctl.sequences.grid import Unit
+from pamctl.sequences.grid import Unit, plain_settings
 from pamctl.sequences.run import Grid
 from pamctl.sequences.steps import Merge, Prune, Train
 from pamctl.sequences.work import steps_of
@@ -99,7 +99,7 @@ def _measured(bench: Workbench, training: Train, folder: Path) -> tuple[float, i
     """Seconds a step and bytes of an adapter: a run that compiles, a short and a longer one."""
     taken = []
     for number, steps in enumerate((STEPS, STEPS, 2 * STEPS)):
-        settings: Settings = {**training.settings, "method": "finetune", "steps": steps}
+        settings: Settings = {**plain_settings(training.settings), "method": "finetune", "steps": steps}
         settings.pop("epochs", None)
         began = time.monotonic()
         bench.trained(training.tasks[:1], settings, folder / str(number))

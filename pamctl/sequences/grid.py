@@ -10,7 +10,7 @@ from pamctl.refusal import UsageRefusal
 from pamctl.sequences.sequence_file import SequenceFile, System
 from pamctl.sequences.steps import DIAGNOSTICS, Diagnose, Merge, Prune, Score, Step, Train
 from pamctl.training.configuration import Settings, resolve_method
-from pamctl.training.methods import PLAIN, Method, method_named
+from pamctl.training.methods import PLAIN, method_named
 
 ZERO_SHOT = "zero-shot"
 ONLY = ("order", "seed", "method")
@@ -123,8 +123,7 @@ def _first(file: SequenceFile, cell: Cell) -> tuple[Train, bool]:
     if method != PLAIN:
         train = _training(cell, (task,), settings, f"{cell.folder}/1-{task}/trained")
         return train, False
-    plain = _without(settings, _OF_THE_METHOD)
-    common = _without(file.settings_of(System("finetune"), (task,)), _OF_THE_METHOD)
+    plain, common = map(plain_settings, (settings, file.settings_of(System("finetune"), (task,))))
     name = "first" if plain == common else f"first-{_digest(plain)}"
     out = f"{cell.place}/{name}/1-{task}/trained"
     return Train((task,), {"method": method.name, "seed": cell.seed, **plain}, out), True
@@ -180,6 +179,11 @@ def _training(cell: Cell, tasks: tuple[str, ...], settings: Settings, out: str) 
     return Train(tasks, {"method": cell.system.method, "seed": cell.seed, **settings}, out)
 
 
+def plain_settings(settings: Settings) -> Settings:
+    """Of some settings those that make a difference to plain fine-tuning from fresh LoRA."""
+    return _without(settings, _OF_THE_METHOD)
+
+
 def _without(settings: Settings, names: Sequence[str] | frozenset[str]) -> Settings:
     return cast(Settings, {name: value for name, value in settings.items() if name not in names})
 
@@ -201,8 +205,3 @@ def _refuse_absent(file: SequenceFile, only: Mapping[str, Sequence[str]]) -> Non
                     f"--only {key}={value}: {file.place} has no such {key}",
                     f"it has: {', '.join(dict.fromkeys(there[key]))}",
                 )
-
-
-def method_of(cell: Cell) -> Method:
-    """The method of a cell."""
-    return method_named(cell.system.method)

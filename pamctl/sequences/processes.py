@@ -13,6 +13,7 @@ from pamctl.refusal import Preempted, Refusal
 from pamctl.sequences.grid import Unit
 from pamctl.sequences.scheduling import Failures, lacking
 from pamctl.sequences.setup import Setup
+from pamctl.sequences.work import Worker
 from pamctl.training.stop_request import StopRequest
 
 SECONDS_TO_LEAVE = 10
@@ -34,6 +35,7 @@ class Processes:
     Args:
         on_work: told the unit's name, how much of it is done, and what is going on.
         report: told each score of interest.
+        warn: told what to know before trusting a result.
         on_failure: told each unit that cannot be done, and why.
     """
 
@@ -44,10 +46,11 @@ class Processes:
         stop: StopRequest,
         on_work: Callable[[str, int, str], None],
         report: Callable[[str], None],
+        warn: Callable[[str], None],
         on_failure: Callable[[Unit, Refusal], None],
     ) -> None:
         self._setup, self._jobs, self._stop = setup, jobs, stop
-        self._on_work, self._report, self._on_failure = on_work, report, on_failure
+        self._on_work, self._report, self._warn, self._on_failure = on_work, report, warn, on_failure
         self._hands: list[_Hand] = []
         self._failures: Failures = {}
         self._done: set[str] = set()
@@ -121,6 +124,8 @@ class Processes:
             self._on_work(unit.name, *told)
         elif kind == "score":
             self._report(told)
+        elif kind == "warning":
+            self._warn(told)
         else:
             hand.unit = None
             if kind == "done":
@@ -167,17 +172,10 @@ def _serve(setup: Setup, line: Connection) -> None:
     # Ctrl-C reaches every process of a terminal; the one that was started by hand tells of it.
     with suppress(KeyboardInterrupt, EOFError, BrokenPipeError), StopRequest() as stop:
         keep_compiled_programs()
-        worker = None
+        worker: Worker | None = None
         while (unit := line.recv()) is not None:
             try:
-                if worker is None:
-                    worker = setup.worker(
-                        setup.load_base(),
-                        setup.open_tasks(),
-                        stop,
-                        lambda done, what: line.send(("work", (done, what))),
-                        lambda message: line.send(("score", message)),
-                    )
+                worker = worker or _worker(setup, stop, line)
                 worker.do(unit)
             except Preempted as stopped:
                 line.send(("preempted", (stopped.what, stopped.way_on)))
@@ -186,3 +184,15 @@ def _serve(setup: Setup, line: Connection) -> None:
             else:
                 line.send(("done", None))
         sys.exit(0)
+
+
+def _worker(setup: Setup, stop: StopRequest, line: Connection) -> Worker:
+    return Worker(
+        setup.out,
+        setup.load_base(),
+        setup.open_tasks(),
+        stop,
+        lambda done, what: line.send(("work", (done, what))),
+        report=lambda message: line.send(("score", message)),
+        warn=lambda message: line.send(("warning", message)),
+    )

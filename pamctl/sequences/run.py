@@ -15,7 +15,7 @@ from pamctl.sequences.scheduling import Failures, work_through
 from pamctl.sequences.sequence_file import SequenceFile, located, read_sequence
 from pamctl.sequences.setup import Setup
 from pamctl.sequences.steps import RESULTS
-from pamctl.sequences.work import work_of
+from pamctl.sequences.work import Worker, work_of
 from pamctl.tasks.task import Task
 from pamctl.training.stop_request import StopRequest
 
@@ -117,7 +117,7 @@ def run_sequence(
         if jobs == 1:
             failures = _by_oneself(grid, tasks, stop, work, report, on_failure, warn)
         else:
-            processes = Processes(grid.setup, jobs, stop, work.told, report, on_failure)
+            processes = Processes(grid.setup, jobs, stop, work.told, report, warn, on_failure)
             failures = processes.work_through(grid.units)
     results = grid.setup.out / RESULTS
     written = write_report([results], grid.setup.out / REPORT, force=True) if results.exists() else None
@@ -183,7 +183,11 @@ def _by_oneself(
     for note in base.notes:
         warn(note)
     under_way = grid.units[0].name
-    worker = grid.setup.worker(base, tasks, stop, lambda done, what: work.told(under_way, done, what), report)
+
+    def on_work(done: int, what: str) -> None:
+        work.told(under_way, done, what)
+
+    worker = Worker(grid.setup.out, base, tasks, stop, on_work, report, warn)
 
     def do(unit: Unit) -> None:
         nonlocal under_way

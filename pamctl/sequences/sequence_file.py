@@ -10,7 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from pamctl.merging.recipe import Recipe, refuse_bad_options
+from pamctl.merging.methods import method_named as merging_named
+from pamctl.merging.methods.settings import resolved
 from pamctl.refusal import UsageRefusal
 from pamctl.sequences import shipped
 from pamctl.sequences.keys import (
@@ -27,6 +28,8 @@ from pamctl.training.methods import METHODS, Merging, Method, method_named
 
 SCHEMA = "pamctl.sequence/1"
 TOP = ("tasks", "orders", "seeds", "base", "data", "settings", "methods")
+ADAPTERS = 2
+"""That a merge joins: the global one and the task's."""
 ONLY_ORDER = "order-1"
 """What the order of `tasks = [...]` is called."""
 RESERVED = ("alone", "jobs", "report", "zero-shot")
@@ -324,8 +327,12 @@ def _system(table: Mapping[str, Any], place: str, orders: Sequence[str], seeds: 
 def _merge(value: Any, place: str) -> Merging:
     if not isinstance(value, Mapping) or not isinstance(value.get("method"), str):
         raise UsageRefusal(f"{place} is {value!r}", 'give { method = "ties", density = 0.9 } or the like')
+    parameters = {name: part for name, part in value.items() if name != "method"}
     try:
-        refuse_bad_options(Recipe(value["method"]))
+        method = merging_named(value["method"])
+        resolved(method, None, parameters, ADAPTERS)
+        if "factor" not in method.spaces:
+            raise UsageRefusal(f"{method.name} does not merge factors", "choose another method")
     except UsageRefusal as refusal:
         raise UsageRefusal(f"{place}: {refusal.what}", refusal.way_on) from refusal
     return value

@@ -1,18 +1,16 @@
 """What a process needs to work on units: the base, the tasks and the folder, told in words it can be sent."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pamctl.evaluation.answers import metric_named
 from pamctl.models.base import Base, load_base
 from pamctl.refusal import UsageRefusal
-from pamctl.sequences.work import OnWork, Worker
 from pamctl.tasks import open_task
 from pamctl.tasks.task import Task
 from pamctl.training.configuration import Settings
 from pamctl.training.preparation import TRAIN
-from pamctl.training.stop_request import StopRequest
 
 TEST = "test"
 
@@ -50,17 +48,6 @@ class Setup:
             UsageRefusal: its own name is another, or it lacks a split.
         """
         return {name: _opened(name, reference) for name, reference in self.tasks.items()}
-
-    def worker(
-        self,
-        base: Base,
-        tasks: Mapping[str, Task],
-        stop: StopRequest,
-        on_work: OnWork,
-        report: Callable[[str], None],
-    ) -> Worker:
-        """Make a worker."""
-        return Worker(self.out, base, tasks, stop, on_work, report)
 
 
 def _opened(name: str, reference: str) -> Task:

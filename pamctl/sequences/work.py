@@ -32,6 +32,7 @@ class Worker:
     Args:
         on_work: told how much of the unit under way is done, see `work_of`, and what is going on.
         report: told each score of interest as it is found.
+        warn: told what to know before trusting a result.
     """
 
     def __init__(
@@ -42,9 +43,10 @@ class Worker:
         stop: StopRequest,
         on_work: OnWork = lambda done, what: None,
         report: Callable[[str], None] = lambda message: None,
+        warn: Callable[[str], None] = lambda message: None,
     ) -> None:
         self._out, self._stop, self._on_work, self._report = out, stop, on_work, report
-        self._bench = Workbench(base, dict(tasks), self._trained_to)
+        self._bench = Workbench(base, dict(tasks), self._trained_to, warn)
         self._records = Records(out, base.fingerprint)
         self._adapters: dict[str, Adapter] = {}
         self._done, self._what = 0, ""

@@ -1,4 +1,4 @@
-"""A run goes on to the same where it was stopped; several processes make the same, whatever one cell lacks."""
+"""A run goes on to the same where it was stopped, and several processes make the same."""
 
 import os
 import signal
