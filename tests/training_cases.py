@@ -2,16 +2,23 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import tokenizers
 from PIL import Image
 
+from pamctl.adapters import open_adapter
+from pamctl.models.base import Base
 from pamctl.models.config import PaliGemmaConfig, TextConfig, VisionConfig
 from pamctl.models.images import ImageProcessor
 from pamctl.models.paligemma import initial_parameters
 from pamctl.models.weights import write_weights
+from pamctl.tasks import open_task
+from pamctl.training.configuration import Settings
+from pamctl.training.inheritance import Inheritance
+from pamctl.training.preparation import Prepared, prepare
 
 CONFIG = PaliGemmaConfig(
     vision=VisionConfig(8, 12, 1, 2, image_size=8, patch_size=4),
@@ -19,7 +26,7 @@ CONFIG = PaliGemmaConfig(
     image_token_index=4,
 )
 TARGETS = r"language_model\.layers\.\d+\.self_attn\.(q|v)_proj"
-SETTINGS = {"batch_size": 4, "learning_rate": 0.02, "steps": 8}
+SETTINGS: Settings = {"batch_size": 4, "learning_rate": 0.02, "steps": 8}
 EXAMPLES = 10
 
 # Compiled in haste: it runs once, and optimised it takes longer to compile than all that is tested with it.
@@ -58,3 +65,14 @@ def write_task(folder: Path, name: str = "colours", seed: int = 0) -> Path:
     file = folder / f"{name}.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return file
+
+
+def first_task(inputs: Path, base: Base, **settings: Any) -> Prepared:
+    """shapes.jsonl as the first task of a sequence."""
+    return prepare([open_task(inputs / "shapes.jsonl")], base, Inheritance(), settings)  # type: ignore[arg-type]
+
+
+def second_task(inputs: Path, base: Base, **settings: Any) -> Prepared:
+    """shapes.jsonl as the task after the adapter first/."""
+    before = Inheritance(open_adapter(inputs / "first"))
+    return prepare([open_task(inputs / "shapes.jsonl")], base, before, settings)  # type: ignore[arg-type]

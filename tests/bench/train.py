@@ -23,6 +23,7 @@ import transformers
 from pamctl.models.base import load_base
 from pamctl.models.lora import init_lora
 from pamctl.models.paligemma import image_features
+from pamctl.training.batches import Batch
 from pamctl.training.loop import StepNumbers, initial_state, train_step
 from pamctl.training.optimizer import Rates
 from pamctl.training.realignment import _realign
@@ -51,14 +52,15 @@ def ours(arguments: argparse.Namespace, cached: bool) -> tuple[Callable[[], floa
         images = np.asarray(image_features(config, params, {}, 1.0, images))
     lora = init_lora(config, arguments.rank, TARGETS[arguments.targets][0], 0)
     rates = Rates(*(jnp.float32(rate) for rate in (RATE, 0, 1)), *(jnp.int32(steps) for steps in (0, STEPS)))
-    numbers = StepNumbers(jnp.float32(1), jnp.float32(0), rates)
+    numbers = StepNumbers(jnp.float32(1), rates)
     state = initial_state(jax.device_put(lora, base.devices.replicated))
-    images, texts = base.devices.put_batch((images, examples.texts))
+    smoothing = np.zeros(arguments.batch, np.float32)
+    batch = base.devices.put_batch(Batch(images, examples.texts, smoothing))
 
     def step() -> float:
         nonlocal state
-        state, loss = train_step(config, params, state, images, texts, numbers)
-        return float(loss)
+        state, losses = train_step(config, params, state, batch, {}, numbers)
+        return float(losses.loss)
 
     return step, first_call(step)
 
@@ -69,11 +71,14 @@ def realignment(arguments: argparse.Namespace) -> Callable[[], float]:
     fresh = init_lora(base.config, arguments.rank, TARGETS[arguments.targets][0], 0)
     reference = jax.tree.map(lambda leaf: leaf + 0.01, fresh)
     limits = jax.tree.map(lambda leaf: jnp.full((len(leaf), 1, 1), jnp.median(jnp.abs(leaf))), reference)
-    lora = jax.tree.map(jnp.copy, fresh)
+    state = initial_state(fresh)
 
     def align() -> float:
-        nonlocal lora
-        lora, counts = _realign(lora, reference, limits, "global")
+        nonlocal state
+        lora, moments, counts = _realign(
+            state.lora, state.optimizer, reference, limits, {}, reinit="global", moments="keep"
+        )
+        state = state._replace(lora=lora, optimizer=moments)
         return float(jax.tree.leaves(counts)[0][0])
 
     return align

@@ -15,23 +15,21 @@ from pamctl.adapters import open_adapter
 from pamctl.models.base import Base
 from pamctl.models.lora import init_lora, lora_from_adapter
 from pamctl.models.paligemma import Lora, suffix_loss
-from pamctl.tasks import open_task
 from pamctl.training.configuration import Settings
 from pamctl.training.epochs import batch_indices
 from pamctl.training.loop import State, train, train_step
 from pamctl.training.metrics_log import FILE_NAME, MetricsLog
-from pamctl.training.preparation import Prepared, prepare
+from pamctl.training.preparation import Prepared
 from pamctl.training.realignment import _realign
 from pamctl.training.reports import Diverged, Progress
-from tests.training_cases import CONFIG, EXAMPLES, TARGETS
+from tests.training_cases import CONFIG, EXAMPLES, TARGETS, first_task, second_task
 
 RATE, WARM_UP = 0.3, 2
 SETTINGS: Settings = {"batch_size": 4, "learning_rate": RATE, "steps": 40, "align_every": 1, "method": "pam"}
 
 
 def prepared(inputs: Path, base: Base, **settings: Any) -> Prepared:
-    task = open_task(inputs / "shapes.jsonl")
-    return prepare(task, base, open_adapter(inputs / "first"), {**SETTINGS, **settings})
+    return second_task(inputs, base, **{**SETTINGS, **settings})
 
 
 def events_of(log: MetricsLog) -> list[dict[str, Any]]:
@@ -90,7 +88,7 @@ def test_three_steps_of_algorithm_1(inputs: Path, base: Base) -> None:
     def gradient_of(weights: np.ndarray, step: int) -> np.ndarray:
         parts = zip(np.split(weights.astype(np.float32), ends), leaves, strict=True)
         lora = jax.tree.unflatten(structure, [part.reshape(leaf.shape) for part, leaf in parts])
-        features, texts = run.split.batch(batch_indices(EXAMPLES, 4, 0, step))
+        features, texts, _ = run.split.batch(batch_indices(EXAMPLES, 4, 0, step))
         return flat(
             jax.grad(lambda x: suffix_loss(CONFIG, base.parameters, x, 1.0, features, texts).mean())(lora)
         )
@@ -123,10 +121,8 @@ def test_the_start_is_left_as_it_was(inputs: Path, base: Base) -> None:
 
 def test_an_adapted_vision_tower_trains(inputs: Path, base: Base) -> None:
     targets = rf"{TARGETS}|multi_modal_projector\.linear|vision_tower\..*fc1"
-    run = prepare(
-        open_task(inputs / "shapes.jsonl"), base, None, {"steps": 3, "batch_size": 4, "targets": targets}
-    ).run
-    trained = train(run, MetricsLog())
+    run = first_task(inputs, base, steps=3, batch_size=4, targets=targets).run
+    trained = train(run, MetricsLog()).lora
     fresh = init_lora(CONFIG, 3, targets, 0)
     for tower in ("vision_tower", "multi_modal_projector", "language_model"):
         assert not np.array_equal(flat(trained[tower]), flat(fresh[tower]))
@@ -137,11 +133,10 @@ def test_an_adapted_vision_tower_trains(inputs: Path, base: Base) -> None:
 )
 def test_what_saves_memory_changes_the_last_bits_alone(inputs: Path, base: Base, settings: Settings) -> None:
     targets = rf"{TARGETS}|vision_tower\..*fc1"
-    task = open_task(inputs / "shapes.jsonl")
     plain: Settings = {"steps": 4, "batch_size": 8, "learning_rate": 0.02, "targets": targets}
-    run = prepare(task, base, None, plain).run
-    whole = flat(train(run, MetricsLog()))
-    saved = flat(train(prepare(task, base, None, {**plain, **settings}).run, MetricsLog()))
+    run = first_task(inputs, base, **plain).run
+    whole = flat(train(run, MetricsLog()).lora)
+    saved = flat(train(first_task(inputs, base, **{**plain, **settings}).run, MetricsLog()).lora)
     assert np.abs(whole - flat(run.start)).max() > 0.01
     np.testing.assert_allclose(saved, whole, atol=1e-4)
 
@@ -160,11 +155,12 @@ def test_progress_ends_at_the_last_step(inputs: Path, base: Base) -> None:
 
 
 def test_every_step_and_realignment_runs_one_compiled_program(inputs: Path, base: Base) -> None:
-    train_step.clear_cache()
-    _realign.clear_cache()
+    programs: Any = (train_step, _realign)
+    for program in programs:
+        program.clear_cache()
     for seed in (0, 1):
         train(prepared(inputs, base, steps=5, align_every=2, seed=seed).run, MetricsLog())
-    assert (train_step._cache_size(), _realign._cache_size()) == (1, 1)
+    assert [program._cache_size() for program in programs] == [1, 1]
 
 
 def test_progress_tells_rates_and_what_was_put_back(inputs: Path, base: Base) -> None:

@@ -7,19 +7,16 @@ from typing import Any
 import jax
 import pytest
 
-from pamctl.adapters import open_adapter
 from pamctl.models.base import Base
-from pamctl.tasks import open_task
 from pamctl.training.loop import Run
 from pamctl.training.memory import StepMemory, step_memory
-from pamctl.training.preparation import prepare
+from tests.training_cases import second_task
 
 MEMORY = StepMemory(weights=50, adapter=5, optimizer=10, batch=1, activations=34, available=100)
 
 
 def run_of(inputs: Path, base: Base, **settings: Any) -> Run:
-    before = open_adapter(inputs / "first")
-    return prepare(open_task(inputs / "shapes.jsonl"), base, before, {"steps": 2, **settings}).run
+    return second_task(inputs, base, steps=2, **settings).run
 
 
 def numbers(tree: Any) -> int:
@@ -29,12 +26,15 @@ def numbers(tree: Any) -> int:
 def test_what_lies_there_is_counted_to_the_byte(inputs: Path, base: Base) -> None:
     run = run_of(inputs, base, batch_size=4)
     found = step_memory(run)
+    assert run.anchor is not None
     trained, thresholds = numbers(run.start), numbers(run.anchor.thresholds)
     assert found.weights == 4 * numbers(base.parameters)
     assert found.adapter == 4 * (trained + trained + thresholds)
     assert found.optimizer == 4 * (2 * trained + 2)
     features = 4 * base.config.text.hidden_size
-    assert found.batch == 4 * (4 * features + 4 * 8 + 2 * 4)
+    texts, smoothing = 4 * 8 + 2 * 4, 4
+    assert found.batch == 4 * (4 * features + texts + smoothing)
+    assert found.activations is not None
     assert found.activations > 4 * trained
 
 
@@ -46,8 +46,12 @@ def test_what_lies_there_is_counted_to_the_byte(inputs: Path, base: Base) -> Non
 def test_what_saves_memory_takes_less(
     inputs: Path, base: Base, saving: dict[str, Any], plain: dict[str, Any]
 ) -> None:
-    small, large = (step_memory(run_of(inputs, base, **{"batch_size": 64, **of})) for of in (saving, plain))
-    assert small.activations < 0.8 * large.activations
+    small, large = (
+        step_memory(run_of(inputs, base, **{"batch_size": 64, **of})).activations for of in (saving, plain)
+    )
+    assert small is not None
+    assert large is not None
+    assert small < 0.8 * large
 
 
 def test_it_fits_if_the_device_has_as_much() -> None:
