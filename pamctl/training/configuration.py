@@ -179,7 +179,7 @@ def check_settings(settings: Settings) -> None:
         _in_range(option, settings.get(key), 1, math.inf, "1 or more")
     _in_range("--ema", settings.get("decay"), 0, math.nextafter(1, 0), "from 0 to below 1")
     every = settings.get("align_every")
-    if every is not None and not (0 < every < 1 or (every >= 1 and every == int(every))):
+    if every is not None and not (0 < every < 1 or (every >= 1 and float(every).is_integer())):
         raise UsageRefusal(f"--align-every is {every:g}", "give steps, or a fraction of them below 1")
     _in_range("--top-p", settings.get("top_p"), 0, 100, "from 0 to 100")
     _in_range("--seed", settings.get("seed"), 0, 2**32 - 1, "from 0 to 4294967295")
