@@ -14,7 +14,6 @@ from pamctl.adapters import Adapter, LoraFactors, open_adapter  # noqa: E402
 from pamctl.models.base import Base  # noqa: E402
 from pamctl.models.lora import init_lora  # noqa: E402
 from pamctl.tasks import open_task  # noqa: E402
-from pamctl.training import train_task  # noqa: E402
 from pamctl.training.epochs import batch_indices  # noqa: E402
 from pamctl.training.inheritance import Inheritance  # noqa: E402
 from pamctl.training.methods import METHODS  # noqa: E402
@@ -23,6 +22,11 @@ from tests.adapter_cases import saved  # noqa: E402
 from tests.training.method_cases import (  # noqa: E402
     BATCH,
     SETTINGS,
+    Bench,
+    compiled_in_haste,
+    events,
+)
+from tests.training.torch_methods import (  # noqa: E402
     Encoded,
     Model,
     Realigned,
@@ -31,10 +35,8 @@ from tests.training.method_cases import (  # noqa: E402
     Weights,
     adapted_modules,
     assert_close,
-    compiled_in_haste,
     each,
     encoded,
-    events,
     flat,
     lora,
     merged,
@@ -47,22 +49,16 @@ from tests.training_cases import CONFIG, TARGETS  # noqa: E402
 FAST: dict[str, Any] = {"learning_rate": 0.3, "align_every": 2}
 
 
-class Bench:
+class ReferenceBench(Bench):
     """Trains on the engine; has the same model and examples for the reference."""
 
     def __init__(self, inputs: Path, base: Base, out: Path) -> None:
-        self.inputs, self.base, self.out = inputs, base, out
-        self.model = Model(inputs / "base")
+        super().__init__(inputs, out)
+        self.base, self.model = base, Model(inputs / "base")
         self.colours = encoded(base, inputs / "colours.jsonl")
         self.shapes = encoded(base, inputs / "shapes.jsonl")
         self.first = inputs / "first"
         self.start = weights_of(self.first)
-
-    def engine(self, method: str, task: str = "shapes", **given: Any) -> Path:
-        """Train after `first`, where nothing else is said, and return the output."""
-        number = len(list(self.out.iterdir()))
-        how = {"base": str(self.inputs / "base"), "global_adapter": self.first, **SETTINGS, **given}
-        return train_task(self.inputs / f"{task}.jsonl", self.out / str(number), method=method, **how)
 
     def batch(self, examples: list[Encoded], step: int, seed: int = 0) -> list[Encoded]:
         return [examples[place] for place in batch_indices(len(examples), BATCH, seed, step)]
@@ -73,36 +69,36 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(inputs: Path, base: Base, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(inputs: Path, base: Base, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReferenceBench]:
     with compiled_in_haste():
-        yield Bench(inputs, base, tmp_path_factory.mktemp("trained"))
+        yield ReferenceBench(inputs, base, tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture(scope="module")
-def finetuned(bench: Bench) -> Path:
-    return bench.engine("finetune")
+def finetuned(bench: ReferenceBench) -> Path:
+    return bench("finetune")
 
 
 @pytest.fixture(scope="module")
-def pam(bench: Bench) -> Path:
-    return bench.engine("pam", top_p=50, **FAST)
+def pam(bench: ReferenceBench) -> Path:
+    return bench("pam", top_p=50, **FAST)
 
 
 @pytest.fixture(scope="module")
-def expected(bench: Bench) -> Weights:
+def expected(bench: ReferenceBench) -> Weights:
     """The second task of fine-tuning, from which Average, TIES, TALL and MagMax have theirs."""
     return trained(bench.start, bench.cross_entropy)
 
 
 @pytest.fixture(scope="module")
-def expected_pam(bench: Bench) -> Weights:
+def expected_pam(bench: ReferenceBench) -> Weights:
     rule = Realigned(bench.start, 50, 2)
     weights = trained(bench.start, bench.cross_entropy, rate=0.3, after=rule)
     assert rule.put_back > 0
     return weights
 
 
-def test_finetune_warms_up_decays_and_smooths(bench: Bench) -> None:
+def test_finetune_warms_up_decays_and_smooths(bench: ReferenceBench) -> None:
     how: dict[str, Any] = {"steps": 40, "weight_decay": 0.01, "label_smoothing": 0.2}
     smoothed = encoded(bench.base, bench.inputs / "shapes.jsonl", 0.2)
 
@@ -110,14 +106,14 @@ def test_finetune_warms_up_decays_and_smooths(bench: Bench) -> None:
         return bench.model.cross_entropy(bench.batch(smoothed, step), lora(weights))
 
     reference = trained(bench.start, loss, 40, decay=0.01)
-    assert_close(weights_of(bench.engine("finetune", **how)), reference, 1e-4)
+    assert_close(weights_of(bench("finetune", **how)), reference, 1e-4)
 
 
 def test_finetune(finetuned: Path, expected: Weights) -> None:
     assert_close(weights_of(finetuned), expected)
 
 
-def test_first_task(bench: Bench) -> None:
+def test_first_task(bench: ReferenceBench) -> None:
     start = weights_of_tree(init_lora(CONFIG, 3, TARGETS, 0))
 
     def loss(weights: Weights, step: int) -> Tensor:
@@ -125,27 +121,29 @@ def test_first_task(bench: Bench) -> None:
 
     reference = trained(start, loss)
     folded = {name: of * 2 if name.endswith("lora_B") else of for name, of in reference.items()}
-    out = bench.engine("pam", "colours", global_adapter=None, alpha=6)
+    out = bench("pam", "colours", global_adapter=None, alpha=6)
     assert_close(weights_of(out), folded)
 
 
 @pytest.mark.parametrize("method", ["average", "ties", "tall", "magmax"])
-def test_what_merges_afterwards_trains_as_finetune(bench: Bench, expected: Weights, method: str) -> None:
-    assert_close(weights_of(bench.engine(method)), expected)
+def test_what_merges_afterwards_trains_as_finetune(
+    bench: ReferenceBench, expected: Weights, method: str
+) -> None:
+    assert_close(weights_of(bench(method)), expected)
 
 
-def test_average(bench: Bench, finetuned: Path, expected: Weights) -> None:
+def test_average(bench: ReferenceBench, finetuned: Path, expected: Weights) -> None:
     mean = each(lambda old, new: (old + new) / 2, bench.start, expected)
     assert_close(merged(bench.first, finetuned, METHODS["average"].merge or {}), mean)
 
 
-def test_pam(bench: Bench, pam: Path, expected_pam: Weights) -> None:
+def test_pam(bench: ReferenceBench, pam: Path, expected_pam: Weights) -> None:
     assert_close(weights_of(pam), expected_pam, 1e-4)
     mean = each(lambda old, new: (old + new) / 2, bench.start, expected_pam)
     assert_close(merged(bench.first, pam, METHODS["pam"].merge or {}), mean, 1e-4)
 
 
-def test_ties(bench: Bench, finetuned: Path, expected: Weights) -> None:
+def test_ties(bench: ReferenceBench, finetuned: Path, expected: Weights) -> None:
     old, new = (_largest(flat(of), 0.9) for of in (bench.start, expected))
     sign = (old + new).sign()
     agree = [torch.where((of.sign() == sign) & (of != 0), of, 0.0) for of in (old, new)]
@@ -182,8 +180,8 @@ def test_merges_by_hand(tmp_path: Path, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["tall", "tall+pam"])
-def test_tall(bench: Bench, pam: Path, expected_pam: Weights, method: str) -> None:
-    out = bench.engine(method, **FAST) if METHODS[method].aligns else pam
+def test_tall(bench: ReferenceBench, pam: Path, expected_pam: Weights, method: str) -> None:
+    out = bench(method, **FAST) if METHODS[method].aligns else pam
     assert_close(weights_of(out), expected_pam, 1e-4)
 
     def masked(old: Tensor, new: Tensor) -> Tensor:
@@ -196,7 +194,7 @@ def test_tall(bench: Bench, pam: Path, expected_pam: Weights, method: str) -> No
 
 
 def test_magmax_goes_on_with_the_chain_and_merges_beside_it(
-    bench: Bench, finetuned: Path, expected: Weights, tmp_path: Path
+    bench: ReferenceBench, finetuned: Path, expected: Weights, tmp_path: Path
 ) -> None:
     def larger(old: Tensor, new: Tensor) -> Tensor:
         return torch.where(new.abs() >= old.abs(), new, old)
@@ -205,7 +203,7 @@ def test_magmax_goes_on_with_the_chain_and_merges_beside_it(
     state = each(larger, bench.start, expected)
     assert_close(merged(bench.first, finetuned, by), state)
     # The state after two tasks is not where the third one starts.
-    out = bench.engine("magmax", "colours", global_adapter=bench.first, previous=finetuned)
+    out = bench("magmax", "colours", global_adapter=bench.first, previous=finetuned)
 
     def loss(weights: Weights, step: int) -> Tensor:
         return bench.model.cross_entropy(bench.batch(bench.colours, step), lora(weights))
@@ -214,7 +212,7 @@ def test_magmax_goes_on_with_the_chain_and_merges_beside_it(
 
 
 def distilled(
-    bench: Bench, weight: float = 1.0, temperature: float = 2.0
+    bench: ReferenceBench, weight: float = 1.0, temperature: float = 2.0
 ) -> Callable[[Weights, int], Tensor]:
     """Cross-entropy and KL(softmax(z_old / T) || softmax(z_new / T))."""
 
@@ -231,7 +229,7 @@ def distilled(
     return loss
 
 
-def test_lwf_and_what_is_told_of_it(bench: Bench, expected: Weights) -> None:
+def test_lwf_and_what_is_told_of_it(bench: ReferenceBench, expected: Weights) -> None:
     losses: list[tuple[float, ...]] = []
 
     def loss(weights: Weights, step: int) -> Tensor:
@@ -240,7 +238,7 @@ def test_lwf_and_what_is_told_of_it(bench: Bench, expected: Weights) -> None:
         losses.append(tuple(part.detach().item() for part in parts))
         return whole
 
-    reference, out = trained(bench.start, loss), bench.engine("lwf")
+    reference, out = trained(bench.start, loss), bench("lwf")
     assert_close(weights_of(out), reference)
     with pytest.raises(AssertionError, match="is off by"):
         assert_close(reference, expected, 1e-3)
@@ -249,32 +247,32 @@ def test_lwf_and_what_is_told_of_it(bench: Bench, expected: Weights) -> None:
     np.testing.assert_allclose(told, losses, rtol=1e-4, atol=1e-6)
 
 
-def test_lwf_and_pam(bench: Bench) -> None:
+def test_lwf_and_pam(bench: ReferenceBench) -> None:
     rule = Realigned(bench.start, 50, 2)
     reference = trained(bench.start, distilled(bench), rate=0.3, after=rule)
     assert rule.put_back > 0
-    out = bench.engine("lwf+pam", **FAST)
+    out = bench("lwf+pam", **FAST)
     assert_close(weights_of(out), reference, 1e-4)
     mean = each(lambda old, new: (old + new) / 2, bench.start, reference)
     assert_close(merged(bench.first, out, METHODS["lwf+pam"].merge or {}), mean, 1e-4)
 
 
-def test_l2(bench: Bench, expected: Weights) -> None:
+def test_l2(bench: ReferenceBench, expected: Weights) -> None:
     def loss(weights: Weights, step: int) -> Tensor:
         distance = (flat(weights) - flat(bench.start)).square().sum()
         return bench.cross_entropy(weights, step) + 0.5 * distance
 
     reference = trained(bench.start, loss)
-    assert_close(weights_of(bench.engine("l2", terms=["l2:weight=0.5"])), reference)
+    assert_close(weights_of(bench("l2", terms=["l2:weight=0.5"])), reference)
     with pytest.raises(AssertionError, match="is off by"):
         assert_close(reference, expected, 1e-3)
 
 
-def test_finetune_and_alignment(bench: Bench, expected_pam: Weights) -> None:
-    assert_close(weights_of(bench.engine("finetune+align", **FAST)), expected_pam, 1e-4)
+def test_finetune_and_alignment(bench: ReferenceBench, expected_pam: Weights) -> None:
+    assert_close(weights_of(bench("finetune+align", **FAST)), expected_pam, 1e-4)
 
 
-def test_ilora_averages_over_steps_and_tasks(bench: Bench) -> None:
+def test_ilora_averages_over_steps_and_tasks(bench: ReferenceBench) -> None:
     fast = weights_of_tree(init_lora(CONFIG, 3, TARGETS, 0))
     average, before = fast, None
     for task, examples in (("colours", bench.colours), ("shapes", bench.shapes)):
@@ -291,12 +289,12 @@ def test_ilora_averages_over_steps_and_tasks(bench: Bench) -> None:
 
         fast = trained(fast, loss, after=follow)
         average = slow[-1]
-        before = bench.engine("ilora", task, global_adapter=before)
+        before = bench("ilora", task, global_adapter=before)
         assert_close(weights_of(before), average)
         assert_close(weights_of(before / "fast"), fast)
 
 
-def test_olora_stacks_on_frozen_factors(bench: Bench) -> None:
+def test_olora_stacks_on_frozen_factors(bench: ReferenceBench) -> None:
     given: dict[str, Any] = {"alpha": 6.0, "seed": 1}
     task = open_task(str(bench.inputs / "shapes.jsonl"))
     inherited = Inheritance(open_adapter(bench.first))
@@ -322,7 +320,7 @@ def test_olora_stacks_on_frozen_factors(bench: Bench) -> None:
         else torch.cat([old, 2.0 * new[name]], dim=1)
         for name, old in bench.start.items()
     }
-    assert_close(weights_of(bench.engine("olora", **given)), reference, 1e-4)
+    assert_close(weights_of(bench("olora", **given)), reference, 1e-4)
 
 
 def gated(weights: Weights) -> Update:
@@ -338,7 +336,7 @@ def gated(weights: Weights) -> Update:
     return update
 
 
-def test_moelora_gates_every_token(bench: Bench) -> None:
+def test_moelora_gates_every_token(bench: ReferenceBench) -> None:
     before, weights = None, weights_of_tree(init_lora(CONFIG, 3, TARGETS, 0, experts=3))
     for task, examples in (("colours", bench.colours), ("shapes", bench.shapes)):
 
@@ -346,7 +344,7 @@ def test_moelora_gates_every_token(bench: Bench) -> None:
             return bench.model.cross_entropy(bench.batch(examples, step), gated(weights))
 
         moved = trained(weights, loss)
-        before = bench.engine("moelora", task, global_adapter=before, experts=3)
+        before = bench("moelora", task, global_adapter=before, experts=3)
         assert_close(weights_of(before), moved, 1e-4)
         router = "layers.0.self_attn.q_proj.router"
         assert not torch.equal(moved[router], weights[router])
@@ -354,14 +352,14 @@ def test_moelora_gates_every_token(bench: Bench) -> None:
 
 
 @pytest.fixture(scope="module")
-def first_kept(bench: Bench) -> Path:
+def first_kept(bench: ReferenceBench) -> Path:
     """A first task whose examples are kept, seven of the ten, with their label smoothing."""
     given: dict[str, Any] = {"replay": "buffer=7", "label_smoothing": 0.2, "global_adapter": None}
-    return bench.engine("er", "colours", **given)
+    return bench("er", "colours", **given)
 
 
 @pytest.mark.parametrize("method", ["er", "er+pam"])
-def test_er(bench: Bench, first_kept: Path, method: str) -> None:
+def test_er(bench: ReferenceBench, first_kept: Path, method: str) -> None:
     lines = (first_kept / "replay" / "buffer.jsonl").read_text().splitlines()
     kept = [json.loads(line)["id"] for line in lines]
     assert len(kept) == 7
@@ -378,7 +376,7 @@ def test_er(bench: Bench, first_kept: Path, method: str) -> None:
     reference = trained(start, loss, rate=rate, after=rule if aligns else lambda now, step: now)
     assert (rule.put_back > 0) == aligns
     given: dict[str, Any] = {"label_smoothing": 0.0, "learning_rate": rate, "align_every": 2}
-    out = bench.engine(method, global_adapter=first_kept, **given)
+    out = bench(method, global_adapter=first_kept, **given)
     assert_close(weights_of(out), reference, 1e-4 if aligns else 1e-5)
 
 
