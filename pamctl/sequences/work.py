@@ -1,5 +1,6 @@
 """Working on a unit: each of its steps done, or found done, on a workbench that many units share."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from pamctl.sequences.grid import Unit
 from pamctl.sequences.records import Records
 from pamctl.sequences.steps import Diagnose, Merge, Prune, Score, Step, Train
 from pamctl.tasks.task import Task
+from pamctl.training.checkpoints import InUse
 from pamctl.training.configuration import Settings, resolve_recipe
 from pamctl.training.preparation import TRAIN
 from pamctl.training.reports import Progress
@@ -23,6 +25,7 @@ from pamctl.training.stop_request import StopRequest
 
 STEPS_OF_AN_EVALUATION = 5
 """About what evaluating one adapter on one task takes, in optimiser steps; for the progress only."""
+SECONDS_BETWEEN_TRIES = 0.5
 OnWork = Callable[[int, str], None]
 
 
@@ -45,7 +48,8 @@ class Worker:
         report: Callable[[str], None] = lambda message: None,
         warn: Callable[[str], None] = lambda message: None,
     ) -> None:
-        self._out, self._stop, self._on_work, self._report = out, stop, on_work, report
+        self._out, self._stop, self._on_work = out, stop, on_work
+        self._report, self._warn = report, warn
         self._bench = Workbench(base, dict(tasks), self._trained_to, warn)
         self._records = Records(out, base.fingerprint)
         self._adapters: dict[str, Adapter] = {}
@@ -84,6 +88,20 @@ class Worker:
                 self._diagnose(step)
 
     def _train(self, step: Train) -> None:
+        """Train, or wait for another run that is at it: cells of several runs may share their first task."""
+        told = False
+        while True:
+            try:
+                return self._train_now(step)
+            except InUse as busy:
+                if self._stop.requested:
+                    raise Preempted(f"stopped waiting: {busy.what}", "run again to go on") from busy
+                if not told:
+                    self._warn(f"{busy.what}: waiting for it")
+                told = True
+                time.sleep(SECONDS_BETWEEN_TRIES)
+
+    def _train_now(self, step: Train) -> None:
         self._adapters[step.out] = self._bench.trained(
             step.tasks,
             step.settings,

@@ -28,6 +28,10 @@ KEPT = 2
 STEPS = "steps"
 
 
+class InUse(Refusal):
+    """Another process is training into the same output."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The state after `step` optimiser steps, with the bytes of the metrics log that belong to it."""
@@ -232,10 +236,12 @@ def locked_folder_of(out: Path) -> Iterator[Path]:
     Of several processes of one run process 0 holds it.
 
     Raises:
-        Refusal: another process is training into the same output.
+        InUse: another process is training into the same output.
     """
     folder = folder_of(out)
-    handle = decided_by_main(lambda: _locked(out, folder))
+    handle = decided_by_main(lambda: _locked(folder))
+    if handle is None:
+        raise InUse(f"another process is training into {out}", "wait for it, or choose another output")
     try:
         yield folder
     finally:
@@ -245,8 +251,8 @@ def locked_folder_of(out: Path) -> Iterator[Path]:
             os.close(handle)
 
 
-def _locked(out: Path, folder: Path) -> int:
-    """An open file that holds the folder's lock; refused where another process has it."""
+def _locked(folder: Path) -> int | None:
+    """An open file that holds the folder's lock, None where another process has it."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o666)
@@ -254,9 +260,7 @@ def _locked(out: Path, folder: Path) -> int:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
-            raise Refusal(
-                f"another process is training into {out}", "wait for it, or choose another output"
-            ) from None
+            return None
         # The holder before may have removed the folder between the opening and the locking.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), os.stat(folder / "lock")):

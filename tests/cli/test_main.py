@@ -66,7 +66,7 @@ def succeeds(warm: WarmPamctl, line: str, folder: Path) -> None:
     assert done.code == 0, f"{line}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "pamctl demo"])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("pamctl demo", "pamctl run")])
 def test_examples_run(name: str, workplace: Path, warm: WarmPamctl) -> None:
     """Each with outputs of its own, so that examples do not get into each other's way."""
     for number, line in enumerate(examples(COMMANDS[name])):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pamctl.cli.main import pamctl
 from tests.sequence_cases import WEIGHTS, adapters, based_on, results, write_inputs, write_sequence
 from tests.warm_pamctl import Done, WarmPamctl
 
@@ -211,3 +212,11 @@ def test_what_cannot_be_run_is_two_lines(
     assert told in done.stderr
     assert len(done.stderr.splitlines()) == 2
     assert not [*tmp_path.iterdir()]
+
+
+def test_the_examples_of_its_help_are_command_lines() -> None:
+    examples = re.findall(r"^ +pamctl (run .+?)(?: > .+)?$", pamctl.commands["run"].help or "", re.MULTILINE)
+    assert len(examples) == 4
+    for example in examples:
+        name, *words = shlex.split(example)
+        pamctl.commands[name].make_context(name, words)

@@ -1,12 +1,14 @@
 """A run goes on to the same where it was stopped, and several processes make the same."""
 
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
 
+from pamctl.training.checkpoints import locked_folder_of
 from tests.sequence_cases import adapters, based_on, results, write_inputs, write_sequence
 from tests.warm_pamctl import Signalled, WarmPamctl
 
@@ -77,3 +79,22 @@ def test_a_sigterm_reaches_every_process(warm: WarmPamctl, inputs: Path, tmp_pat
     assert done.code == 75, done.stderr
     for place in under_way:
         assert [*place.glob("*/trained.checkpoints/steps/records/*.json")]
+
+
+def test_a_training_that_another_process_is_at_is_waited_for(
+    warm: WarmPamctl, sequence: str, unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(unbroken, out)
+    shutil.rmtree(out / "one/seed-0/first")
+    with locked_folder_of(out / "one/seed-0/first/1-colours/trained"):
+        (out / "results.jsonl").unlink()
+        process = warm.start("run", sequence, "-o", "out", cwd=tmp_path)
+        while not (out / "results.jsonl").exists():  # zero-shot comes before the first task
+            time.sleep(0.05)
+        time.sleep(1)
+        assert not (out / "one/seed-0/first/1-colours/trained").exists()
+    done = warm.wait(process)
+    assert done.code == 0, done.stderr
+    assert "another process is training into out/one/seed-0/first/1-colours/trained: waiting" in done.stderr
+    assert adapters(out) == adapters(unbroken)
