@@ -243,7 +243,7 @@ def _told(progress: Any) -> str:
 def _record(output: Path) -> dict[str, Any]:
     from pamctl.adapters import open_adapter
 
-    adapter = open_adapter(output)
+    adapter = open_adapter(output, routers=True)
     provenance = adapter.provenance.to_json() if adapter.provenance else {}
     provenance.pop("schema", None)
     return {"output": str(output), "fingerprint": adapter.fingerprint, **provenance}

@@ -32,4 +32,4 @@ def fast_adapter(slow: Adapter) -> Adapter | None:
     if slow.origin is None:
         return None
     beside = Path(slow.origin.path).parent / FAST
-    return open_adapter(beside) if beside.is_dir() else None
+    return open_adapter(beside, routers=True) if beside.is_dir() else None

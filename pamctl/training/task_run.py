@@ -253,7 +253,7 @@ def refuse_early(
 
 
 def _refuse_other_result(out: Path, config: Configuration) -> None:
-    provenance = open_adapter(out).provenance
+    provenance = open_adapter(out, routers=True).provenance
     changes = differences(provenance.parameters if provenance else {}, config.to_json())
     if changes:
         raise Refusal(

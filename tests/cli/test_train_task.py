@@ -137,6 +137,10 @@ def invoked(*arguments: str) -> tuple[int, str, str]:
         ["--init", "global"],
         ["--steps", "1", "--epochs", "1"],
         ["--top-p", "101"],
+        ["--align-every", "inf"],
+        ["--term", "ewc"],
+        ["--replay", "sometimes"],
+        ["another.jsonl"],
         ["--lr", "fast"],
         ["--checkpoint-every", "0"],
         ["--resume", "--force"],
@@ -191,6 +195,18 @@ def test_a_base_in_four_bits_is_recorded_and_shown_on_a_board(inputs: Path, tmp_
     parameters = json.loads((out / "pamctl.json").read_text())["parameters"]
     assert (parameters["quantize"], parameters["dtype"]) == ("nf4", "bf16")
     assert [file.name.startswith("events") for file in board.iterdir()] == [True]
+
+
+def test_a_mixture_of_experts_is_told_as_json(inputs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, stdout, stderr = invoked(
+        *(str(inputs / "colours.jsonl"), "-o", str(out), "--base", str(inputs / "base"), "--steps", "1"),
+        *(*FLAGS, "--method", "moelora", "--experts", "3", "--json"),
+    )
+    assert code == 0, stderr
+    record = json.loads(stdout)
+    assert (record["output"], record["method"]) == (str(out), "moelora")
+    assert record["fingerprint"] == open_adapter(out, routers=True).fingerprint
 
 
 @pytest.mark.parametrize(

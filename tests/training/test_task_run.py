@@ -15,12 +15,14 @@ from pamctl.adapters import Adapter, LoraFactors, open_adapter, save_adapter
 from pamctl.refusal import Preempted, Refusal, UsageRefusal
 from pamctl.training import plan_task, task_run, train_task
 from pamctl.training.checkpoints import Checkpoints, has_checkpoints
+from pamctl.training.configuration import Settings
 from pamctl.training.metrics_log import FILE_NAME
 from pamctl.training.reports import Progress
 from tests.training_cases import SETTINGS, write_base
 
 WEIGHTS = "adapter_model.safetensors"
-PAM = {"method": "pam", "align_every": 2, **SETTINGS}
+PAM: Settings = {**SETTINGS, "method": "pam", "align_every": 2}
+MIXTURE: Settings = {**SETTINGS, "method": "moelora", "experts": 3}
 
 
 @pytest.fixture
@@ -117,7 +119,7 @@ def test_a_first_task_is_plain_fine_tuning_whatever_the_method(inputs: Path, tmp
         inputs / "colours.jsonl", tmp_path / "out", base=str(inputs / "base"), warn=told.append, **PAM
     )
     assert any("no --global adapter" in note for note in told)
-    finetuned = {**PAM, "method": "finetune"}
+    finetuned: Settings = {**PAM, "method": "finetune"}
     other = train_task(inputs / "colours.jsonl", tmp_path / "other", base=str(inputs / "base"), **finetuned)
     assert content(out) == content(other)
     provenance = open_adapter(out).provenance
@@ -141,12 +143,45 @@ def test_fewer_steps_than_align_every_are_told(second: Callable[..., Path], tmp_
 
 def test_a_finished_output_is_left_alone_by_resume(second: Callable[..., Path], tmp_path: Path) -> None:
     out = second(tmp_path / "out")
-    before, told = (out / WEIGHTS).stat().st_mtime_ns, []
+    told: list[str] = []
+    before = (out / WEIGHTS).stat().st_mtime_ns
     assert second(out, resume=True, report=told.append) == out
     assert (out / WEIGHTS).stat().st_mtime_ns == before
     assert told == [f"{out} is finished already"]
     with pytest.raises(Refusal, match="align_every was 2, is 3"):
         second(out, resume=True, align_every=3)
+
+
+def test_a_finished_output_of_terms_replay_and_a_slow_adapter_is_left_alone_by_resume(
+    second: Callable[..., Path], tmp_path: Path
+) -> None:
+    every_axis = {"method": "er+pam", "terms": ["lwf", "l2:weight=0.5"], "decay": 0.25, "replay": "buffer=4"}
+    out = second(tmp_path / "out", **every_axis)
+    told: list[str] = []
+    second(out, **every_axis, resume=True, report=told.append)
+    assert told == [f"{out} is finished already"]
+    with pytest.raises(Refusal, match=r"replay was .*'buffer': 4.* is .*'buffer': 5"):
+        second(out, **{**every_axis, "replay": "buffer=5"}, resume=True)
+
+
+def test_a_finished_mixture_is_left_alone_by_resume_and_gone_on_from(
+    second: Callable[..., Path], inputs: Path, tmp_path: Path
+) -> None:
+    def first(**changes: Any) -> Path:
+        given = {"base": str(inputs / "base"), **MIXTURE, "decay": 0.25, **changes}
+        return train_task(inputs / "colours.jsonl", tmp_path / "first", **given)
+
+    told: list[str] = []
+    mixture = first()
+    assert first(resume=True, report=told.append) == mixture
+    assert told == [f"{mixture} is finished already"]
+    with pytest.raises(Refusal, match="steps was 8, is 9"):
+        first(resume=True, steps=9)
+    # The second task starts from the adapter beside it, which is a mixture too.
+    out = second(tmp_path / "second", **MIXTURE, decay=0.25, global_adapter=mixture)
+    provenance = open_adapter(out, routers=True).provenance
+    assert provenance is not None
+    assert (provenance.tasks, provenance.parameters["experts"]) == (("colours", "shapes"), 3)
 
 
 def test_an_existing_output_is_refused_without_force(second: Callable[..., Path], tmp_path: Path) -> None:
