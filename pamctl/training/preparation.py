@@ -78,6 +78,7 @@ def prepare(
     state = before.global_adapter
     method = resolve_method(settings, has_global=state is not None)
     refuse_several(tasks, method)
+    _refuse_same_name(tasks)
     rank, alpha, targets = _lora_settings(settings, base, state, method)
     experts = _experts(settings, state, method)
     seed = settings.get("seed", 0)
@@ -154,12 +155,20 @@ def prepare(
 
 
 def refuse_several(tasks: Sequence[Any], method: Method) -> None:
-    """Refuse several tasks for a method that learns one after the other, and one of a name twice."""
+    """Refuse several tasks for a method that learns one after the other."""
     if len(tasks) > 1 and not method.at_once:
         raise UsageRefusal(
             f"{len(tasks)} tasks are given, and {method.name} learns one at a time",
             "give one task, or --method multitask to learn them at once",
         )
+
+
+def _refuse_same_name(tasks: Sequence[Task]) -> None:
+    """Refuse two tasks of one name: records and replay tell tasks apart by it."""
+    names = [task.name for task in tasks]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageRefusal(f"two tasks are called {name}", "give each once, or rename one of them")
 
 
 def _encoded(
