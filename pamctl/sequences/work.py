@@ -16,6 +16,7 @@ from pamctl.sequences.diagnostics import EVERYTHING, diagnostics
 from pamctl.sequences.grid import Unit
 from pamctl.sequences.records import Records
 from pamctl.sequences.steps import Diagnose, Merge, Prune, Score, Step, Train
+from pamctl.sequences.training_shares import training_shares
 from pamctl.tasks.task import Task
 from pamctl.training.checkpoints import InUse
 from pamctl.training.configuration import Settings, resolve_recipe
@@ -148,7 +149,8 @@ class Worker:
         }
         merged = step.pruned is not None
         found = diagnostics(before, trained, state, step.top_p, step.scope, merged=merged)
-        self._records.add_diagnosis(step.stage, scores | found)
+        told = training_shares(self._out / step.trained)
+        self._records.add_diagnosis(step.stage, scores | found | told)
 
     def _score_on(self, adapter: Adapter, task: str) -> float | None:
         known = self._records.score_of(adapter.fingerprint, task)
