@@ -85,7 +85,9 @@ def prepare(
     on_devices = partial(jax.device_put, device=base.devices.replicated)
     reference: Lora = {} if state is None else on_devices(lora_from_adapter(state, base.config))
     if method.start == "fresh":
-        start = on_devices(init_lora(base.config, rank, targets, seed, experts))
+        # Factors that are to differ from frozen ones must not be drawn as these were.
+        drawn = seed + (state.rank << 32) if state is not None and method.adapter == "stack" else seed
+        start = on_devices(init_lora(base.config, rank, targets, drawn, experts))
     elif method.start == "previous" and before.newest is not state and before.newest is not None:
         _refuse_other_shape(before.newest, state)
         start = on_devices(lora_from_adapter(before.newest, base.config))

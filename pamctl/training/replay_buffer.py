@@ -186,6 +186,8 @@ def _parsed(record: Any, folder: Path) -> Kept:
         if isinstance(value, bool) or not isinstance(value, kinds):
             raise ValueError(f"{name} is {value!r}")
     kept = Kept(**record)
+    if kept.text_length < 1 or not 0 <= kept.label_smoothing < 1:
+        raise ValueError(f"text_length is {kept.text_length}, label_smoothing {kept.label_smoothing}")
     placed = {
         name: os.path.normpath(folder / value)
         for name in ("path", "image")
