@@ -85,9 +85,7 @@ def prepare(
     on_devices = partial(jax.device_put, device=base.devices.replicated)
     reference: Lora = {} if state is None else on_devices(lora_from_adapter(state, base.config))
     if method.start == "fresh":
-        # Factors that are to differ from frozen ones must not be drawn as these were.
-        drawn = seed + (state.rank << 32) if state is not None and method.adapter == "stack" else seed
-        start = on_devices(init_lora(base.config, rank, targets, drawn, experts))
+        start = on_devices(init_lora(base.config, rank, targets, _draw_of(seed, state), experts))
     elif method.start == "previous" and before.newest is not state and before.newest is not None:
         _refuse_other_shape(before.newest, state)
         start = on_devices(lora_from_adapter(before.newest, base.config))
@@ -160,7 +158,7 @@ def refuse_several(tasks: Sequence[Any], method: Method) -> None:
     """Refuse several tasks for a method that learns one after the other."""
     if len(tasks) > 1 and not method.at_once:
         raise UsageRefusal(
-            f"{len(tasks)} tasks are given, and {method.name} learns one at a time",
+            f"{len(tasks)} tasks are given, and --method {method.name} learns one at a time",
             "give one task, or --method multitask to learn them at once",
         )
 
@@ -237,6 +235,14 @@ def _with_replay(
         return np.concatenate([order(step), fresh + batch_indices(size, batch, seed, step)])
 
     return joined([split, kept], base.config.pad_token_id), both
+
+
+def _draw_of(seed: int, state: Adapter | None) -> int:
+    """The seed of fresh factors: another one in each task, or all tasks would start with the same A."""
+    if state is None:
+        return seed
+    learned = len(state.provenance.tasks) if state.provenance else 0
+    return seed + (max(learned, 1) << 32)
 
 
 def _experts(settings: Settings, state: Adapter | None, method: Method) -> int | None:

@@ -26,6 +26,7 @@ from pamctl.training.configuration import Configuration, Settings, check_setting
 from pamctl.training.finished import finished, write_finished
 from pamctl.training.inheritance import inherited
 from pamctl.training.loop import State, initial_state, train
+from pamctl.training.methods import method_named
 from pamctl.training.metrics_log import FILE_NAME, MetricsLog
 from pamctl.training.preparation import Prepared, prepare, refuse_several
 from pamctl.training.reports import Diverged, Progress
@@ -241,7 +242,8 @@ def refuse_early(
     if kept < 1:
         raise UsageRefusal(f"--keep-checkpoints is {kept}", "give a number 1 or more")
     check_settings(settings)
-    refuse_several(tasks, resolve_method(settings, has_global=has_global))
+    refuse_several(tasks, method_named(settings.get("method", "pam")))
+    resolve_method(settings, has_global=has_global)
     if resume and force:
         raise UsageRefusal("--resume goes on and --force starts over", "give one of them")
     refuse_existing(out, force=force or resume, known=ADAPTER_FILES.__contains__)

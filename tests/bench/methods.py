@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,33 +77,50 @@ def in_a_process(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def compared(names: Sequence[str], arguments: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each method, with its time beside that of fine-tuning just before and just after it."""
+    before = in_a_process(PLAIN, arguments)["seconds"]
+    for name in names:
+        found = in_a_process(name, arguments)
+        after = in_a_process(PLAIN, arguments)["seconds"]
+        best = min(found["seconds"])
+        yield (
+            name,
+            {
+                "seconds": round(best, 2),
+                "times_finetune": round(2 * best / (min(before) + min(after)), 2),
+                "merging_seconds": round(found["merging"], 2),
+                "peak_megabytes": round(found["peak_bytes"] / 1e6),
+            },
+        )
+        before = after
+
+
 def main() -> None:
-    """Print a table: seconds a task, times fine-tuning before and after it, peak memory."""
+    """Print a table, or one JSON object, of what training on a second task takes by each method."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=125, help="a task (default: 125, an epoch)")
     parser.add_argument("--rounds", type=int, default=2, help="of which the best counts (default: 2)")
     parser.add_argument("--methods", default=",".join(METHODS), help="names, with commas (default: all)")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     parser.add_argument("--measure", nargs=2, metavar=("METHOD", "FOLDER"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
         name, folder = arguments.measure
         print(json.dumps(measured(name, Path(folder), arguments.steps, arguments.rounds)))
         return
+    costs = compared(arguments.methods.split(","), arguments)
+    if arguments.json:
+        print(json.dumps(dict(costs), indent=2))
+        return
     print(
         "| method | training, s | times fine-tuning | merging, s | peak memory |\n|---|---:|---:|---:|---:|"
     )
-    floor = min(in_a_process(PLAIN, arguments)["seconds"])
-    for name in arguments.methods.split(","):
-        found = in_a_process(name, arguments)
-        best, after = min(found["seconds"]), min(in_a_process(PLAIN, arguments)["seconds"])
-        ratio, floor = best / ((floor + after) / 2), after
-        merging = f"{found['merging']:.2f}" if found["merging"] else ""
-        print(
-            f"| {name} | {best:.2f} | {ratio:.2f} | {merging} | {found['peak_bytes'] / 1e6:.0f} MB |",
-            flush=True,
-        )
+    for name, cost in costs:
+        seconds, ratio, merging, peak = cost.values()
+        print(f"| {name} | {seconds:.2f} | {ratio:.2f} | {merging or ''} | {peak} MB |", flush=True)
 
 
 if __name__ == "__main__":
