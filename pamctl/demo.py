@@ -16,10 +16,10 @@ from pamctl.models.base import Base, load_base
 from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.sequence import Stage, Workbench, learn
 from pamctl.tasks.embedded import ORDERS, embedded_tasks
+from pamctl.tasks.task import TRAIN
 from pamctl.training.checkpoints import differences
 from pamctl.training.configuration import Settings, resolve_recipe
 from pamctl.training.methods import METHODS
-from pamctl.training.preparation import TRAIN
 from pamctl.training.reports import Progress
 from pamctl.whole_output import refuse_existing, whole_file
 

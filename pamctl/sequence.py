@@ -15,17 +15,15 @@ from pamctl.merging.recipe import FILE_NAME, Recipe, recipe_text
 from pamctl.models.base import Base
 from pamctl.models.lora import adapts_vision, lora_from_adapter
 from pamctl.tasks import open_task
-from pamctl.tasks.task import Task
+from pamctl.tasks.task import TEST, TRAIN, Task
 from pamctl.training.batches import EncodedSplit, encode_split, image_features_of
 from pamctl.training.configuration import Settings
 from pamctl.training.inheritance import Inheritance
 from pamctl.training.methods import Merging, method_named
-from pamctl.training.preparation import TRAIN, Prepared, prepare
+from pamctl.training.preparation import Prepared, prepare
 from pamctl.training.reports import Progress
 from pamctl.training.stop_request import StopRequest
 from pamctl.training.task_run import trained_to
-
-TEST = "test"
 
 
 @dataclass

@@ -8,9 +8,8 @@ from pamctl.evaluation.answers import metric_named
 from pamctl.models.base import Base, load_base
 from pamctl.refusal import UsageRefusal
 from pamctl.tasks import open_task
-from pamctl.tasks.task import Task
+from pamctl.tasks.task import TRAIN, Task
 from pamctl.training.configuration import Settings
-from pamctl.training.preparation import TRAIN
 
 TEST = "test"
 

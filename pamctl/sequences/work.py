@@ -17,10 +17,9 @@ from pamctl.sequences.grid import Unit
 from pamctl.sequences.records import Records
 from pamctl.sequences.steps import Diagnose, Merge, Prune, Score, Step, Train
 from pamctl.sequences.training_shares import training_shares
-from pamctl.tasks.task import Task
+from pamctl.tasks.task import TRAIN, Task
 from pamctl.training.checkpoints import InUse
 from pamctl.training.configuration import Settings, resolve_recipe
-from pamctl.training.preparation import TRAIN
 from pamctl.training.reports import Progress
 from pamctl.training.stop_request import StopRequest
 

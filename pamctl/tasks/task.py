@@ -7,6 +7,9 @@ from PIL import Image
 
 from pamctl.refusal import UsageRefusal
 
+TRAIN, TEST = "train", "test"
+"""The names of the splits that are trained on, and scored."""
+
 
 @dataclass(frozen=True)
 class Example:

@@ -22,11 +22,14 @@ class Inheritance:
     global_adapter: Adapter | None = None
     previous: Adapter | None = None
 
-    @cached_property
-    def newest(self) -> Adapter | None:
-        """The adapter of the task before as it was trained: the fast one where there is a slow one."""
+    def newest(self, *, fast: bool) -> Adapter | None:
+        """The adapter of the task before as it was trained.
+
+        Args:
+            fast: take the fast one that lies beside it, if there is one.
+        """
         last = self.previous or self.global_adapter
-        return None if last is None else fast_adapter(last) or last
+        return (fast_adapter(last) if fast and last is not None else None) or last
 
     @cached_property
     def buffer(self) -> ReplayBuffer | None:

@@ -13,12 +13,11 @@ import numpy as np
 from PIL import Image
 
 from pamctl.refusal import Refusal
-from pamctl.tasks.task import Example, Task
+from pamctl.tasks.task import TRAIN, Example, Task
 from pamctl.training.replay import Replay, by_task, kept_of, shares_of
 
 FOLDER, FILE_NAME, IMAGES = "replay", "buffer.jsonl", "images"
 SCHEMA = "pamctl.replay/1"
-TRAIN = "train"
 FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("task", "id", "prefix", "answer", "pixels"), (str,)),
     "text_length": (int,),
