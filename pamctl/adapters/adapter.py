@@ -37,6 +37,11 @@ class Origin:
     flattened: bool = False
     place: str | None = None
 
+    @property
+    def folder(self) -> Path:
+        """The folder that holds its files, and what else was written with them."""
+        return self.path if self.path.is_dir() else self.path.parent
+
 
 class Adapter:
     """A LoRA checkpoint: adapted modules by canonical id, in sorted order, and where they come from.

@@ -35,7 +35,7 @@ class Inheritance:
     def buffer(self) -> ReplayBuffer | None:
         """The examples kept for replay, beside the adapter that was trained last."""
         last = self.previous or self.global_adapter
-        return None if last is None or last.origin is None else read_buffer(Path(last.origin.path).parent)
+        return None if last is None or last.origin is None else read_buffer(last.origin.folder)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """I-LoRA's slow adapter: the moving average over steps of the one that is trained, the fast one."""
 
 from functools import partial
-from pathlib import Path
 
 import jax
 
@@ -31,5 +30,5 @@ def fast_adapter(slow: Adapter) -> Adapter | None:
     """Return the fast adapter that lies beside a slow one; None where there is none."""
     if slow.origin is None:
         return None
-    beside = Path(slow.origin.path).parent / FAST
+    beside = slow.origin.folder / FAST
     return open_adapter(beside, routers=True) if beside.is_dir() else None
