@@ -8,6 +8,7 @@ import click
 from pamctl.cli.base_options import held_options
 from pamctl.cli.distributed_options import distributed_options, join_others
 from pamctl.cli.push import push_option, pushed_to, say_where_it_would_be_pushed
+from pamctl.training.methods import METHODS
 
 if TYPE_CHECKING:
     from pamctl.cli.output import Progress
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--method",
-    metavar="NAME",
+    type=click.Choice(list(METHODS)),
     default="pam",
     show_default=True,
-    help="A row of README's table of methods: where to start, what to add, how it is merged afterwards.",
+    help="Where to start, what to add and how to merge afterwards: a row of README's table.",
 )
 @click.option(
     "--term",
