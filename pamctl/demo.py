@@ -1,33 +1,34 @@
 """The whole continual sequence on the embedded tasks, for three methods side by side from one first task."""
 
-import json
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from pamctl.adapters import Adapter
-from pamctl.demo_commands import COMPARED, RESULTS, first_folder, write_commands
+from pamctl.adapters import open_adapter
 from pamctl.distributed import Devices
 from pamctl.evaluation.report import Report, write_report
-from pamctl.evaluation.results import Result, append_results, read_results
-from pamctl.models.base import Base, load_base
-from pamctl.refusal import Refusal, UsageRefusal
-from pamctl.sequence import Stage, Workbench, learn
+from pamctl.models.base import load_base
+from pamctl.refusal import UsageRefusal
+from pamctl.sequences.commands import Commands, script
+from pamctl.sequences.folder import REPORT, record_in, refuse_changes, write_record
+from pamctl.sequences.grid import Unit, cells_of, units_of
+from pamctl.sequences.progress import WorkDone
+from pamctl.sequences.sequence_file import sequence_of
+from pamctl.sequences.steps import RESULTS, Train
+from pamctl.sequences.worker import Worker
 from pamctl.tasks.embedded import ORDERS, embedded_tasks
-from pamctl.tasks.task import TRAIN
 from pamctl.training.checkpoints import differences
-from pamctl.training.configuration import Settings, resolve_recipe
-from pamctl.training.methods import METHODS
-from pamctl.training.reports import Progress
-from pamctl.whole_output import refuse_existing, whole_file
+from pamctl.training.stop_request import StopRequest
+from pamctl.whole_output import whole_file
 
-SCHEMA = "pamctl.demo/1"
-PLAN, REPORT, COMMANDS = "demo.json", "report", "commands.sh"
-FIRST = "first task"
-STEPS_OF_AN_EVALUATION = 5
-"""About what evaluating one adapter on one task takes, in optimiser steps; for the progress only."""
+SCHEMA = "pamctl.demo-plan/1"
+PLAN, COMMANDS = "demo.json", "commands.sh"
+COMPARED = ("finetune", "average", "pam")
+"""The methods of the demo, by name."""
+PLACE_OF_COMMANDS = '"${1:-by-hand}"'
+"""Where commands.sh works: in the folder that it is given."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,12 @@ def run_demo(
     base: str | None = None,
     on_work: Callable[[int, int, str], None] = lambda done, total, what: None,
     report: Callable[[str], None] = lambda message: None,
+    warn: Callable[[str], None] = lambda message: None,
 ) -> Demo:
     """Learn the embedded tasks by each of `COMPARED`; run again in the same folder, it goes on where it was.
 
     Args:
-        out: folder to write; adapters and scores that are there already are kept.
+        out: folder to write, laid out as by `pamctl run`; adapters and scores that are there are kept.
         tasks: only the first so many tasks, at least 2.
         steps: optimiser steps a task; None takes the tasks' own.
         order: 1, 2 or 3, a place in `pamctl.tasks.embedded.ORDERS`.
@@ -68,102 +70,29 @@ def run_demo(
         base: the base model; None for the embedded one.
         on_work: told work done, work in all, and what is under way.
         report: told each score of interest as it is found.
+        warn: told what to know before trusting the scores.
 
     Raises:
         Refusal: the folder is not a demo's, or holds one with other options.
         UsageRefusal: an option is out of range.
+        Preempted: stopped by SIGTERM, with a checkpoint saved where a training was under way.
     """
     out = Path(out)
     names = _chosen_order(order, tasks)
-    if steps is not None and steps < 1:
-        raise UsageRefusal(f"--steps is {steps}", "give a number 1 or more")
+    units = _units(names, f"order-{order}", steps, seed)
     model = load_base(base, devices=Devices.alone())
-    plan = {"tasks": list(names), "steps": steps, "seed": seed, "base": model.fingerprint}
-    _open_folder(out, plan, force=force)
-    settings: Settings = {"seed": seed} if steps is None else {"seed": seed, "steps": steps}
-    write_commands(out / COMMANDS, names, settings, base)
-    differ_percent = _Run(out, model, names, settings, on_work, report).learn_all()
+    _open_folder(out, {"tasks": list(names), "steps": steps, "seed": seed, "base": model.fingerprint}, force)
+    with whole_file(out / COMMANDS, force=True) as draft:
+        commands = Commands({name: name for name in names}, base, {})
+        draft.write_text(script("`pamctl demo`", PLACE_OF_COMMANDS, units, commands), encoding="utf-8")
+    embedded = embedded_tasks()
+    chosen = {name: embedded[name] for name in names}
+    with StopRequest() as stop:
+        worker = Worker(out, model, chosen, stop, WorkDone(units, chosen, on_work).add, report, warn)
+        for unit in units:
+            worker.do(unit)
     written = write_report([out / RESULTS], out / REPORT, force=True)
-    return Demo(out, written, differ_percent)
-
-
-class _Run:
-    """One demo under way: what is known already, and how much of the work is done."""
-
-    def __init__(
-        self,
-        out: Path,
-        base: Base,
-        names: tuple[str, ...],
-        settings: Settings,
-        on_work: Callable[[int, int, str], None],
-        report: Callable[[str], None],
-    ) -> None:
-        self._out, self._names, self._settings = out, names, settings
-        self._on_work, self._report = on_work, report
-        tasks = embedded_tasks()
-        self._bench = Workbench(base, {name: tasks[name] for name in names}, self._trained_to)
-        self._results = out / RESULTS
-        written = self._results.exists() and self._results.stat().st_size > 0
-        known: list[Result] = read_results([self._results])[0] if written else []
-        self._known = {(result.adapter, result.task): result for result in known}
-        self._done, self._what = 0, ""
-        self._total = _work(names, settings)
-        self._differ: dict[str, list[float]] = {}
-
-    def learn_all(self) -> dict[str, float]:
-        """Zero-shot, the first task once, then every method; returns the `differ_percent` of each."""
-        self._begin("zero-shot", "base")
-        for name in self._names:
-            self._evaluate(None, name)
-        task = self._names[0]
-        self._begin(FIRST, task)
-        first = self._bench.trained([task], self._settings, self._out / first_folder(self._names))
-        self._score(Stage(FIRST, task, first, self._names[:2]))
-        for method in COMPARED:
-            settings: Settings = {**self._settings, "method": method}
-            learn(self._bench, self._names, first, settings, self._score, self._out / method, self._begin)
-        return {method: sum(found) / len(found) for method, found in self._differ.items()}
-
-    def _begin(self, method: str, task: str) -> None:
-        self._what = f"{method}: {task}"
-        self._on_work(self._done, self._total, self._what)
-
-    def _trained_to(self, progress: Progress) -> None:
-        detail = f"{self._what}, loss {progress.loss:.3f}, {progress.examples_per_second:.0f} examples/s"
-        self._on_work(self._done + progress.step, self._total, detail)
-
-    def _score(self, stage: Stage) -> None:
-        provenance = stage.adapter.provenance
-        assert provenance is not None
-        if provenance.stage == "trained":
-            self._done += int(provenance.parameters["steps"])
-            if provenance.conflicts:
-                self._differ.setdefault(stage.method, []).append(
-                    provenance.conflicts["overall"]["differ_percent"]
-                )
-        scores = [self._evaluate(stage.adapter, task) for task in stage.evaluated_on]
-        told = ", ".join(f"{result.task} {result.score:.1f}" for result in scores)
-        self._report(f"{stage.method}, {provenance.stage} on {stage.task}: {told}")
-
-    def _evaluate(self, adapter: Adapter | None, task: str) -> Result:
-        key = (None if adapter is None else adapter.fingerprint, task)
-        if key not in self._known:
-            self._known[key] = self._bench.evaluated(adapter, task)
-            append_results(self._results, [self._known[key]])
-        self._done += STEPS_OF_AN_EVALUATION
-        self._on_work(self._done, self._total, self._what)
-        return self._known[key]
-
-
-def _work(names: tuple[str, ...], settings: Settings) -> int:
-    """All work, in optimiser steps: training, and what evaluating takes."""
-    tasks = (embedded_tasks()[name] for name in names)
-    steps = [resolve_recipe(settings, task.recipe, len(task.split(TRAIN)))["steps"] for task in tasks]
-    states = sum(min(t + 2, len(names)) for t in range(1, len(names)))
-    merging = sum(METHODS[method].merge is not None for method in COMPARED)
-    cells = len(names) + 2 + len(COMPARED) * states + merging * (len(names) - 1)
-    return steps[0] + len(COMPARED) * sum(steps[1:]) + STEPS_OF_AN_EVALUATION * cells
+    return Demo(out, written, _differ_percent(out, units))
 
 
 def _chosen_order(order: int, tasks: int | None) -> tuple[str, ...]:
@@ -175,22 +104,34 @@ def _chosen_order(order: int, tasks: int | None) -> tuple[str, ...]:
     return names[:tasks]
 
 
-def _open_folder(out: Path, plan: dict[str, Any], *, force: bool) -> None:
-    """Make the folder of a demo, or go on in one with the same plan."""
-    refuse_existing(out, force=True)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not (out / PLAN).is_file():
-            raise Refusal(f"{out} exists and is no demo's folder", "choose another output with -o")
-        changes = differences(
-            json.loads((out / PLAN).read_text(encoding="utf-8")), {"schema": SCHEMA, **plan}
-        )
-        if changes and not force:
-            raise Refusal(
-                f"{out} holds a demo with other options: {'; '.join(changes)}",
-                "choose another output with -o, or add --force to start over",
+def _units(names: Sequence[str], order: str, steps: int | None, seed: int) -> list[Unit]:
+    table = {
+        "orders": {order: list(names)},
+        "seeds": [seed],
+        "methods": list(COMPARED),
+        "settings": {} if steps is None else {"steps": steps},
+    }
+    file = sequence_of(table, "pamctl demo")
+    return units_of(file, cells_of(file), diagnose=False)
+
+
+def _open_folder(out: Path, options: dict[str, Any], force: bool) -> None:
+    """Make the folder of a demo, or go on in one with the same options."""
+    plan = {"schema": SCHEMA, **options}
+    before = record_in(out, PLAN, SCHEMA, "demo", force=force)
+    if before is not None:
+        refuse_changes(out, "a demo with other options", differences(before, plan))
+    write_record(out / PLAN, plan)
+
+
+def _differ_percent(out: Path, units: Sequence[Unit]) -> dict[str, float]:
+    found = {}
+    for unit in units:
+        if unit.cell is not None:
+            adapters = [open_adapter(out / step.out) for step in unit.steps if isinstance(step, Train)]
+            found[unit.cell.system.method] = fmean(
+                adapter.provenance.conflicts["overall"]["differ_percent"]
+                for adapter in adapters
+                if adapter.provenance and adapter.provenance.conflicts
             )
-        if force:
-            shutil.rmtree(out)
-    if not (out / PLAN).exists():
-        with whole_file(out / PLAN) as draft:
-            draft.write_text(json.dumps({"schema": SCHEMA, **plan}, indent=2) + "\n", encoding="utf-8")
+    return found

@@ -12,15 +12,17 @@ import pytest
 from pamctl.adapters import open_adapter
 from pamctl.cli.errors import exit_code_of
 from pamctl.cli.main import pamctl
-from pamctl.demo import COMMANDS, PLAN, REPORT, run_demo
-from pamctl.demo_commands import RESULTS
+from pamctl.demo import COMMANDS, PLAN, run_demo
 from pamctl.evaluation.results import Result, read_results
 from pamctl.refusal import Refusal, UsageRefusal
+from pamctl.sequences.folder import REPORT
+from pamctl.sequences.steps import DIAGNOSTICS, RESULTS
 from pamctl.tasks import embedded
 from pamctl.tasks.task import Recipe
 from tests.training_cases import write_base
 
 WEIGHTS = "adapter_model.safetensors"
+CELLS = Path("order-1", "seed-0")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,10 +58,10 @@ def results_of(folder: Path) -> list[Result]:
 
 
 def test_each_method_leaves_its_adapters(folder: Path) -> None:
-    found = {str(path.parent.relative_to(folder)) for path in folder.rglob(WEIGHTS)}
+    found = {str(path.parent.relative_to(folder / CELLS)) for path in folder.rglob(WEIGHTS)}
     second, third = "2-tiny-textvqa", "3-tiny-gqa"
     assert found == {
-        "1-tiny-scienceqa",
+        "first/1-tiny-scienceqa/trained",
         *(f"finetune/{task}/trained" for task in (second, third)),
         *(
             f"{m}/{task}/{s}"
@@ -68,18 +70,23 @@ def test_each_method_leaves_its_adapters(folder: Path) -> None:
             for s in ("trained", "merged")
         ),
     }
-    learned = open_adapter(folder / "pam" / third / "merged").provenance
+    learned = open_adapter(folder / CELLS / "pam" / third / "merged").provenance
     assert learned is not None
     assert (learned.stage, learned.tasks) == ("merged", ("tiny-scienceqa", "tiny-textvqa", "tiny-gqa"))
 
 
 def test_every_cell_that_the_metrics_need_is_scored_once(folder: Path) -> None:
     results = results_of(folder)
-    assert len({(result.adapter, result.task) for result in results}) == len(results)
+    assert len({(result.adapter, result.method, result.task) for result in results}) == len(results)
     assert sum(result.stage == "base" for result in results) == 3
     # The base; the first adapter; the states 2 and 3 of each method on three tasks; the trained adapters of
-    # average and pam on their own task, but the second task's of average is that of finetune.
-    assert len(results) == 3 + 2 + 3 * 6 + 2 * 2 - 1
+    # average and pam on their own task.
+    assert len(results) == 3 + 2 + 3 * 6 + 2 * 2
+
+
+def test_what_only_diagnostics_need_is_not_made(folder: Path) -> None:
+    assert not (folder / DIAGNOSTICS).exists()
+    assert not [*folder.rglob("pruned")]
 
 
 def test_the_report_has_three_whole_sequences(folder: Path) -> None:
@@ -100,13 +107,13 @@ def test_progress_reaches_the_end_and_never_goes_back(told: list[tuple[int, int,
 def test_run_again_it_keeps_all_and_does_what_is_missing(folder: Path, base: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(folder, out)
-    shutil.rmtree(out / "pam" / "3-tiny-gqa" / "merged")
-    shutil.rmtree(out / "average" / "3-tiny-gqa")
-    kept = (out / "pam" / "3-tiny-gqa" / "trained" / WEIGHTS).stat().st_mtime_ns
+    shutil.rmtree(out / CELLS / "pam" / "3-tiny-gqa" / "merged")
+    shutil.rmtree(out / CELLS / "average" / "3-tiny-gqa")
+    kept = (out / CELLS / "pam" / "3-tiny-gqa" / "trained" / WEIGHTS).stat().st_mtime_ns
     lines = (out / RESULTS).read_text().splitlines()
     (out / RESULTS).write_text("\n".join(lines[:-2]) + "\n")
     run_demo(out, tasks=3, steps=11, base=base)
-    assert (out / "pam" / "3-tiny-gqa" / "trained" / WEIGHTS).stat().st_mtime_ns == kept
+    assert (out / CELLS / "pam" / "3-tiny-gqa" / "trained" / WEIGHTS).stat().st_mtime_ns == kept
     assert (out / RESULTS).read_bytes() == (folder / RESULTS).read_bytes()
     for file in folder.rglob("*.safetensors"):
         assert (out / file.relative_to(folder)).read_bytes() == file.read_bytes()
@@ -117,15 +124,23 @@ def test_other_options_are_refused_without_force(folder: Path, base: str) -> Non
         run_demo(folder, tasks=3, steps=12, base=base)
 
 
+def test_a_damaged_plan_is_refused(tmp_path: Path, base: str) -> None:
+    (tmp_path / PLAN).write_text("{")
+    with pytest.raises(Refusal, match="is no record of a demo"):
+        run_demo(tmp_path, tasks=2, steps=1, base=base)
+
+
 def test_a_folder_of_something_else_is_never_touched(tmp_path: Path, base: str) -> None:
     (tmp_path / "thesis.tex").write_text("")
     for force in (False, True):
-        with pytest.raises(Refusal, match="is no demo's folder"):
+        with pytest.raises(Refusal, match="is no folder of a demo"):
             run_demo(tmp_path, tasks=2, steps=1, base=base, force=force)
     assert (tmp_path / "thesis.tex").exists()
 
 
-@pytest.mark.parametrize("wrong", [{"tasks": 1}, {"tasks": 7}, {"order": 0}, {"order": 4}, {"steps": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"tasks": 1}, {"tasks": 7}, {"order": 0}, {"order": 4}, {"steps": 0}, {"seed": -1}]
+)
 def test_options_out_of_range_are_refused(wrong: dict[str, int], tmp_path: Path) -> None:
     with pytest.raises(UsageRefusal):
         run_demo(tmp_path / "out", **wrong)  # type: ignore[arg-type]
@@ -143,11 +158,7 @@ def test_the_single_commands_make_the_same(
         assert exit_code_of(lambda words=words: pamctl(words[1:], standalone_mode=False)) == 0
     for file in (*folder.rglob("*.safetensors"), *folder.rglob("metrics.jsonl")):
         assert (tmp_path / file.relative_to(folder)).read_bytes() == file.read_bytes()
-    by_hand, at_once = (
-        {(result.adapter, result.task): result.score for result in results_of(place)}
-        for place in (tmp_path, folder)
-    )
-    assert by_hand == at_once
+    assert {*results_of(tmp_path)} == {*results_of(folder)}
 
 
 def test_the_command_prints_the_folder_and_the_paper_s_columns(

@@ -21,9 +21,9 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 INSTALL_AND_RUN, INSTALL_AND_TEST, CHAIN, *OTHERS = BLOCKS
 LEFT_BY_THE_CHAIN = {
-    "scienceqa": "1-tiny-scienceqa",
-    "textvqa": "pam/2-tiny-textvqa/trained",
-    "gqa": "pam/3-tiny-gqa/trained",
+    "scienceqa": "order-1/seed-0/first/1-tiny-scienceqa/trained",
+    "textvqa": "order-1/seed-0/pam/2-tiny-textvqa/trained",
+    "gqa": "order-1/seed-0/pam/3-tiny-gqa/trained",
 }
 """The adapters in `runs` that other blocks read, and where the demo makes the same."""
 
@@ -69,7 +69,7 @@ def test_the_demo_shows_that_alignment_lowers_conflict(demo: Path) -> None:
     differ = {
         method: [
             json.loads(file.read_text())["conflicts"]["overall"]["differ_percent"]
-            for file in sorted((demo / method).glob("*/trained/pamctl.json"))
+            for file in sorted((demo / "order-1" / "seed-0" / method).glob("*/trained/pamctl.json"))
         ]
         for method in ("average", "pam")
     }

@@ -41,7 +41,8 @@ def demo(
     """Learn six small tasks one after another by fine-tuning, averaging and PAM, and compare what is left.
 
     Everything needed comes with the package. The three methods start from one first task; after each task the
-    adapter is scored on all tasks so far. Stopped or killed, the same command goes on where it was.
+    adapter is scored on all tasks so far. OUTPUT is laid out as by `pamctl run`. Stopped or killed, the same
+    command goes on where it was; on SIGTERM it saves a checkpoint and exits with 75.
 
     \b
     Examples:
@@ -50,8 +51,10 @@ def demo(
     """
     from pamctl.cli.output import Progress, print_json, print_result, print_table, say, warn
     from pamctl.compile_cache import keep_compiled_programs
-    from pamctl.demo import COMMANDS, REPORT, RESULTS, run_demo
+    from pamctl.demo import COMMANDS, run_demo
     from pamctl.evaluation.report import metrics_json
+    from pamctl.sequences.folder import REPORT
+    from pamctl.sequences.steps import RESULTS
 
     keep_compiled_programs()
     with Progress("demo", 0) as progress:
@@ -70,6 +73,7 @@ def demo(
             base=base,
             on_work=on_work,
             report=say,
+            warn=warn,
         )
     for note in found.report.notes:
         warn(note)

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
+from pamctl.sequences import shipped
+
 if TYPE_CHECKING:
     from pamctl.sequences.estimate import RunPlan
     from pamctl.sequences.grid import Cell, Unit
@@ -25,7 +27,7 @@ class _Only(click.ParamType):
         return key, values.split(",")
 
 
-@click.command()
+@click.command(epilog=f"Shipped sequences: {', '.join(shipped.names())}.")
 @click.argument("sequence")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--data", metavar="DIR", help="Where paths of tasks start. [default: the file's]")
@@ -54,9 +56,9 @@ def run(
 ) -> None:
     """Learn the tasks of SEQUENCE by every method, order and seed of it: each trained, merged and scored.
 
-    SEQUENCE is a .toml file or a shipped one's name, such as embedded, coin-1, coin-extended or video.
-    OUTPUT holds adapters as ORDER/seed-N/METHOD/T-TASK, results.jsonl, diagnostics.jsonl and report/. Stopped
-    or killed, the same command goes on where it was; on SIGTERM it saves a checkpoint and exits with 75.
+    SEQUENCE is a .toml file or the name of a shipped one (below). OUTPUT holds adapters as
+    ORDER/seed-N/METHOD/T-TASK, results.jsonl, diagnostics.jsonl and report/. Stopped or killed, the same
+    command goes on where it was; on SIGTERM it saves a checkpoint and exits with 75.
 
     \b
     Examples:
@@ -115,7 +117,7 @@ def _run(sequence: str, output: Path, *, as_json: bool, **how: Any) -> None:
     if ran.report is not None:
         from rich.table import Table
 
-        from pamctl.evaluation.report import summary_table
+        from pamctl.evaluation.tables import summary_table
 
         for note in ran.report.notes:
             warn(note)

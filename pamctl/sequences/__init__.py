@@ -1,4 +1,4 @@
-"""Sequences of tasks: orders x seeds x methods, each cell trained, aligned, merged and evaluated."""
+"""Sequences of tasks: `run_sequence` does orders x seeds x methods, each trained, merged and evaluated."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -12,11 +12,11 @@ from pamctl.training.methods import Merging
 
 HEAD = """\
 #!/bin/sh
-# {name} as single commands. Each loads the model anew, so this takes longer than `pamctl run`; the adapters
-# and scores are the same. Run it again to go on after a stop.
+# {name} as single commands. Each loads the model anew, so this takes longer; the adapters and scores are the
+# same. Run it again to go on after a stop.
 set -e
-mkdir -p {out}
-cd {out}
+mkdir -p {place}
+cd {place}
 """
 
 
@@ -78,9 +78,13 @@ def held_settings(settings: Settings) -> Settings:
     return held
 
 
-def script(name: str, out: Path, units: Sequence[Unit], commands: Commands) -> str:
-    """A shell script that does all units in `out`, and the report."""
-    lines = [HEAD.format(name=name, out=shlex.quote(str(out.absolute())))]
+def script(name: str, place: str, units: Sequence[Unit], commands: Commands) -> str:
+    """A shell script that does all units in a folder, and the report.
+
+    Args:
+        place: the folder, as a word of the shell.
+    """
+    lines = [HEAD.format(name=name, place=place)]
     for unit in units:
         lines.append(f"# {unit.name}")
         lines += [command for step in unit.steps if (command := commands.of(step))]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pamctl.sequence import Workbench
 from pamctl.sequences.grid import Unit, plain_settings
+from pamctl.sequences.progress import steps_of
 from pamctl.sequences.run import Grid
 from pamctl.sequences.steps import Merge, Prune, Train
-from pamctl.sequences.work import steps_of
+from pamctl.sequences.workbench import Workbench
 from pamctl.tasks.task import Task
 from pamctl.training.configuration import Settings
 

@@ -7,13 +7,12 @@ from hashlib import sha256
 from typing import cast
 
 from pamctl.refusal import UsageRefusal
-from pamctl.sequences.sequence_file import SequenceFile, System
+from pamctl.sequences.contents import SequenceFile, System
 from pamctl.sequences.steps import DIAGNOSTICS, Diagnose, Merge, Prune, Score, Step, Train
 from pamctl.training.configuration import Settings, resolve_method
 from pamctl.training.methods import PLAIN, method_named
 
 ZERO_SHOT = "zero-shot"
-ONLY = ("order", "seed", "method")
 _OF_THE_METHOD = frozenset(
     "init terms align replay decay adapter experts mixing".split()
     + "top_p align_every align_at_end scope reinit moments".split()
@@ -84,8 +83,12 @@ def cells_of(file: SequenceFile, only: Mapping[str, Sequence[str]] | None = None
     return cells
 
 
-def units_of(file: SequenceFile, cells: Sequence[Cell]) -> list[Unit]:
-    """The units of some cells; each comes after those that it needs."""
+def units_of(file: SequenceFile, cells: Sequence[Cell], *, diagnose: bool = True) -> list[Unit]:
+    """The units of some cells; each comes after those that it needs.
+
+    Args:
+        diagnose: with the steps that make diagnostics.jsonl, on which nothing else depends.
+    """
     tasks = tuple(dict.fromkeys(name for cell in cells for name in cell.tasks))
     shared: dict[str, Unit] = {}
     units: list[Unit] = []
@@ -98,7 +101,18 @@ def units_of(file: SequenceFile, cells: Sequence[Cell]) -> list[Unit]:
             steps = known.steps + tuple(step for step in each.steps if step not in known.steps)
             shared[each.name] = replace(known, steps=steps)
         units.append(unit)
-    return [Unit(ZERO_SHOT, (Score(None, tasks),)), *shared.values(), *units]
+    every = [Unit(ZERO_SHOT, (Score(None, tasks),)), *shared.values(), *units]
+    return every if diagnose else [_without_diagnostics(unit) for unit in every]
+
+
+def _without_diagnostics(unit: Unit) -> Unit:
+    kept = (
+        step
+        for step in unit.steps
+        if not isinstance(step, Prune | Diagnose)
+        and not (isinstance(step, Score) and step.file == DIAGNOSTICS)
+    )
+    return replace(unit, steps=tuple(kept))
 
 
 def _learned_in_turn(file: SequenceFile, cell: Cell) -> tuple[Unit, list[Unit]]:

@@ -15,6 +15,8 @@ ELSEWHERE = ("method", "seed")
 OF_THE_BASE = ("dtype", "quantize", "fsdp")
 """How the base is held, once for all cells."""
 OF_A_TASK = ("epochs", "steps", "batch_size", "weight_decay", "label_smoothing")
+LENGTHS = {"steps", "epochs"}
+"""How long a training is, said in one of two ways."""
 _HINTS = {name: hint for name, hint in get_type_hints(Settings).items() if name not in ELSEWHERE}
 SETTINGS: Mapping[str, str] = {SPELLED.get(name, name): name for name in _HINTS}
 """Key in the file -> name in `Settings`."""
@@ -51,11 +53,8 @@ def refuse_unknown(keys: Iterable[str], known: Sequence[str], place: str) -> Non
 
 def over(general: Settings, special: Settings) -> Settings:
     """Settings with others put over them; of steps and epochs the more special one counts."""
-    kept = dict(general)
-    for one, other in (("steps", "epochs"), ("epochs", "steps")):
-        if special.get(one) is not None:
-            kept.pop(other, None)
-    return cast(Settings, {**kept, **special})
+    said = LENGTHS if any(special.get(name) is not None for name in LENGTHS) else set()
+    return cast(Settings, {name: value for name, value in general.items() if name not in said} | special)
 
 
 def flags(settings: Settings) -> list[str]:

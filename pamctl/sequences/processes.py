@@ -13,7 +13,7 @@ from pamctl.refusal import Preempted, Refusal
 from pamctl.sequences.grid import Unit
 from pamctl.sequences.scheduling import Failures, lacking
 from pamctl.sequences.setup import Setup
-from pamctl.sequences.work import Worker
+from pamctl.sequences.worker import Worker
 from pamctl.training.stop_request import StopRequest
 
 SECONDS_TO_LEAVE = 10
@@ -121,7 +121,7 @@ class Processes:
         assert hand.unit is not None
         unit = hand.unit
         if kind == "work":
-            self._on_work(unit.name, *told)
+            self._on_work(*told)
         elif kind == "score":
             self._report(told)
         elif kind == "warning":
@@ -192,7 +192,7 @@ def _worker(setup: Setup, stop: StopRequest, line: Connection) -> Worker:
         setup.load_base(),
         setup.open_tasks(),
         stop,
-        lambda done, what: line.send(("work", (done, what))),
+        lambda *done: line.send(("work", done)),
         report=lambda message: line.send(("score", message)),
         warn=lambda message: line.send(("warning", message)),
     )

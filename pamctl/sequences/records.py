@@ -11,6 +11,7 @@ from pamctl.evaluation.results import Result
 from pamctl.refusal import Refusal
 from pamctl.sequences.diagnostics import SCHEMA as DIAGNOSIS
 from pamctl.sequences.steps import DIAGNOSTICS, RESULTS
+from pamctl.tasks.task import TEST
 
 Stage = tuple[str, int, str, str]
 
@@ -68,7 +69,7 @@ class Records:
                     result = Result.from_json(record)
                 except ValueError as fault:
                     raise Refusal(f"{path} line {line.number}: {fault}", "remove the line") from fault
-                if result.base == self._base and result.split == "test":
+                if result.base == self._base and result.split == TEST:
                     self._know(file, result)
 
 

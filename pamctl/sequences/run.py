@@ -1,5 +1,6 @@
 """A whole sequence: every cell trained, merged and scored, what is done already kept, and the report."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,16 +8,18 @@ from pathlib import Path
 from pamctl.evaluation.report import Report, write_report
 from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.sequences.commands import Commands, held_settings, script
+from pamctl.sequences.contents import SequenceFile
 from pamctl.sequences.folder import REPORT, open_folder
 from pamctl.sequences.grid import Cell, Unit, cells_of, units_of
 from pamctl.sequences.job_files import Cluster, write_jobs
 from pamctl.sequences.processes import Processes
+from pamctl.sequences.progress import WorkDone
 from pamctl.sequences.scheduling import Failures, work_through
-from pamctl.sequences.sequence_file import SequenceFile, located, read_sequence
+from pamctl.sequences.sequence_file import read_sequence
 from pamctl.sequences.setup import Setup
 from pamctl.sequences.steps import RESULTS
-from pamctl.sequences.work import Worker, work_of
-from pamctl.tasks.task import Task
+from pamctl.sequences.task_places import located
+from pamctl.sequences.worker import Worker
 from pamctl.training.stop_request import StopRequest
 
 Only = Mapping[str, Sequence[str]]
@@ -56,7 +59,7 @@ class Ran:
 
 
 def grid_of(
-    sequence: str,
+    sequence: str | Path,
     out: str | Path,
     *,
     data: str | None = None,
@@ -73,7 +76,7 @@ def grid_of(
 
 
 def run_sequence(
-    sequence: str,
+    sequence: str | Path,
     out: str | Path,
     *,
     data: str | None = None,
@@ -112,12 +115,16 @@ def run_sequence(
     for note in dict.fromkeys(note for task in tasks.values() for note in task.notes):
         warn(note)
     open_folder(grid.setup.out, grid.file, force=force)
-    work = _Work(grid.units, tasks, on_work)
+    done = WorkDone(grid.units, tasks, on_work)
     with StopRequest() as stop:
         if jobs == 1:
-            failures = _by_oneself(grid, tasks, stop, work, report, on_failure, warn)
+            base_model = grid.setup.load_base()
+            for note in base_model.notes:
+                warn(note)
+            worker = Worker(grid.setup.out, base_model, tasks, stop, done.add, report, warn)
+            failures = work_through(grid.units, worker.do, on_failure)
         else:
-            processes = Processes(grid.setup, jobs, stop, work.told, report, warn, on_failure)
+            processes = Processes(grid.setup, jobs, stop, done.add, report, warn, on_failure)
             failures = processes.work_through(grid.units)
     results = grid.setup.out / RESULTS
     written = write_report([results], grid.setup.out / REPORT, force=True) if results.exists() else None
@@ -125,7 +132,7 @@ def run_sequence(
 
 
 def script_of(
-    sequence: str,
+    sequence: str | Path,
     out: str | Path,
     *,
     data: str | None = None,
@@ -135,11 +142,12 @@ def script_of(
     """The same as a shell script; arguments and errors as for `run_sequence`."""
     grid = grid_of(sequence, out, data=data, base=base, only=only)
     grid.setup.open_tasks()
-    return script(sequence, grid.setup.out, grid.units, _commands(grid))
+    place = shlex.quote(str(grid.setup.out.absolute()))
+    return script(str(sequence), place, grid.units, _commands(grid))
 
 
 def emit_jobs(
-    sequence: str,
+    sequence: str | Path,
     out: str | Path,
     cluster: Cluster,
     *,
@@ -156,7 +164,7 @@ def emit_jobs(
     grid.setup.open_tasks()
     open_folder(grid.setup.out, grid.file, force=force)
     given = {"-o": out, "--data": data, "--base": base}
-    again = ["pamctl", "run", _absolute(sequence)]
+    again = ["pamctl", "run", _absolute(str(sequence))]
     again += [word for flag, value in given.items() if value for word in (flag, _absolute(str(value)))]
     again += [f"--only={key}={','.join(values)}" for key, values in (only or {}).items()]
     return write_jobs(grid.setup.out, grid.units, _commands(grid), cluster, again)
@@ -168,45 +176,3 @@ def _commands(grid: Grid) -> Commands:
 
 def _absolute(reference: str) -> str:
     return str(Path(reference).absolute()) if Path(reference).exists() else reference
-
-
-def _by_oneself(
-    grid: Grid,
-    tasks: Mapping[str, Task],
-    stop: StopRequest,
-    work: "_Work",
-    report: Callable[[str], None],
-    on_failure: Callable[[Unit, Refusal], None],
-    warn: Callable[[str], None],
-) -> Failures:
-    base = grid.setup.load_base()
-    for note in base.notes:
-        warn(note)
-    under_way = grid.units[0].name
-
-    def on_work(done: int, what: str) -> None:
-        work.told(under_way, done, what)
-
-    worker = Worker(grid.setup.out, base, tasks, stop, on_work, report, warn)
-
-    def do(unit: Unit) -> None:
-        nonlocal under_way
-        under_way = unit.name
-        worker.do(unit)
-
-    return work_through(grid.units, do, on_failure)
-
-
-class _Work:
-    """How much of all work is done, in optimiser steps."""
-
-    def __init__(
-        self, units: Sequence[Unit], tasks: Mapping[str, Task], on_work: Callable[[int, int, str], None]
-    ) -> None:
-        self._total = sum(work_of(step, tasks) for unit in units for step in unit.steps)
-        self._done: dict[str, int] = {}
-        self._on_work = on_work
-
-    def told(self, unit: str, done: int, what: str) -> None:
-        self._done[unit] = done
-        self._on_work(sum(self._done.values()), self._total, what)

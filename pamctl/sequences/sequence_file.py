@@ -1,32 +1,21 @@
-"""What a sequence file says: tasks in their orders, seeds, and methods with their settings."""
+"""Reading a sequence file, all of it checked before anything is trained; every refusal names file and key."""
 
-import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from pamctl.merging.methods import method_named as merging_named
 from pamctl.merging.methods.settings import resolved
 from pamctl.refusal import UsageRefusal
 from pamctl.sequences import shipped
-from pamctl.sequences.keys import (
-    OF_A_TASK,
-    OF_THE_BASE,
-    SETTINGS,
-    over,
-    refuse_unknown,
-    settings_in,
-)
-from pamctl.tasks.embedded import embedded_tasks
+from pamctl.sequences.contents import SequenceFile, System, TaskEntry
+from pamctl.sequences.keys import OF_A_TASK, OF_THE_BASE, SETTINGS, refuse_unknown, settings_in
 from pamctl.training.configuration import Settings, resolve_method
-from pamctl.training.methods import METHODS, Merging, Method, method_named
+from pamctl.training.methods import METHODS, Merging, method_named
 
-SCHEMA = "pamctl.sequence/1"
 TOP = ("tasks", "orders", "seeds", "base", "data", "settings", "methods")
 ADAPTERS = 2
 """That a merge joins: the global one and the task's."""
@@ -35,116 +24,9 @@ ONLY_ORDER = "order-1"
 RESERVED = ("alone", "jobs", "report", "zero-shot")
 """Folders and units of a run that are no order."""
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*")
-_VARIABLE = re.compile(r"\$\{?(\w+)")
 
 
-@dataclass(frozen=True)
-class System:
-    """A method as one row of a comparison: its settings, and the label that tells it from its like.
-
-    Attributes:
-        settings: over those of the sequence and of the task.
-        merge: in place of the method's own; None for that.
-        orders, seeds: where it runs; None for everywhere.
-    """
-
-    method: str
-    run: str | None = None
-    settings: Settings = field(default_factory=lambda: Settings())
-    merge: Merging | None = None
-    orders: tuple[str, ...] | None = None
-    seeds: tuple[int, ...] | None = None
-
-    @property
-    def label(self) -> str:
-        """Its folder's name, and what `--only method=` may call it."""
-        return f"{self.method}-{self.run}" if self.run else self.method
-
-    def merges_by(self, method: Method) -> Merging | None:
-        """How task adapters are merged, the method being resolved; None for not at all."""
-        return method.merge if self.merge is None else self.merge
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "method": self.method,
-            "run": self.run,
-            "settings": dict(self.settings),
-            "merge": None if self.merge is None else dict(self.merge),
-        }
-
-
-@dataclass(frozen=True)
-class TaskEntry:
-    """A task of the file: where it is, and its own settings.
-
-    Attributes:
-        path: of its file or folder, from the data folder on; None for the task's name.
-    """
-
-    name: str
-    path: str | None = None
-    settings: Settings = field(default_factory=lambda: Settings())
-
-
-@dataclass(frozen=True)
-class SequenceFile:
-    """A sequence file, checked.
-
-    Attributes:
-        place: the file, for messages.
-        folder: from which a relative `data` starts; None for a shipped file.
-        data: the folder from which paths of tasks start, as written.
-    """
-
-    place: str
-    folder: Path | None
-    orders: Mapping[str, tuple[str, ...]]
-    seeds: tuple[int, ...]
-    tasks: Mapping[str, TaskEntry]
-    systems: tuple[System, ...]
-    settings: Settings
-    base: str | None = None
-    data: str | None = None
-
-    @cached_property
-    def order_names(self) -> tuple[str, ...]:
-        return tuple(self.orders)
-
-    def settings_of(self, system: System, tasks: Sequence[str]) -> Settings:
-        """What `train-task` is told beside method and seed: of all, over it of the task, of the method.
-
-        Raises:
-            UsageRefusal: tasks learned at once have settings of their own that differ.
-        """
-        merged = over(self._of_tasks(system, tasks), system.settings)
-        return cast(Settings, {name: value for name, value in merged.items() if name in SETTINGS.values()})
-
-    def _of_tasks(self, system: System, tasks: Sequence[str]) -> Settings:
-        each = [over(self.settings, self.tasks[name].settings) for name in tasks]
-        said = system.settings.keys() | (
-            {"steps", "epochs"} if {"steps", "epochs"} & {*system.settings} else set()
-        )
-        for name in sorted({name for settings in each for name in settings} - said):
-            if len({repr(settings.get(name)) for settings in each}) > 1:
-                raise UsageRefusal(
-                    f"{self.place}: {system.method} learns all tasks at once, and their {name} differ",
-                    f"give {name} in its [[methods]] entry",
-                )
-        return cast(Settings, {name: value for name, value in each[0].items() if name not in said})
-
-    def to_json(self) -> dict[str, Any]:
-        """What decides the numbers of the cells, and nothing of the machine."""
-        return {
-            "schema": SCHEMA,
-            "base": self.base,
-            "settings": dict(self.settings),
-            "tasks": {name: dict(entry.settings) for name, entry in self.tasks.items()},
-            "orders": {name: list(tasks) for name, tasks in self.orders.items()},
-            "methods": {system.label: system.to_json() for system in self.systems},
-        }
-
-
-def read_sequence(reference: str, base: str | None = None) -> SequenceFile:
+def read_sequence(reference: str | Path, base: str | None = None) -> SequenceFile:
     """Read a sequence file, or the shipped one of that name.
 
     Args:
@@ -154,7 +36,7 @@ def read_sequence(reference: str, base: str | None = None) -> SequenceFile:
         UsageRefusal: no such file, not TOML, or a key or value that a sequence does not have.
     """
     path = Path(reference)
-    own = None if path.is_file() else shipped.file_named(reference)
+    own = None if path.is_file() else shipped.file_named(str(reference))
     path = own or path
     try:
         table = tomllib.loads(path.read_bytes().decode())
@@ -164,7 +46,7 @@ def read_sequence(reference: str, base: str | None = None) -> SequenceFile:
         ) from fault
     except (ValueError, RecursionError) as fault:
         raise UsageRefusal(f"{reference} is not TOML: {fault}", "correct it") from fault
-    place = str(path) if own is None else reference
+    place = str(path) if own is None else str(reference)
     return sequence_of(table, place, None if own else path.absolute().parent, base)
 
 
@@ -199,56 +81,6 @@ def sequence_of(
     for system in systems:
         _refuse_impossible(found, system)
     return found
-
-
-def located(file: SequenceFile, data: str | None = None) -> dict[str, str]:
-    """What `train-task` is given for each task: an embedded task's name, or an absolute path.
-
-    Args:
-        data: in place of the file's; it starts from the working folder.
-
-    Raises:
-        UsageRefusal: the data folder is not known, or a task is neither there nor embedded.
-    """
-    embedded = embedded_tasks()
-    return {
-        name: name if entry.path is None and name in embedded else str(_path(file, entry, data))
-        for name, entry in file.tasks.items()
-    }
-
-
-def _path(file: SequenceFile, entry: TaskEntry, data: str | None) -> Path:
-    path = Path(_expanded(entry.path or entry.name, f"{file.place}: [tasks.{entry.name}] path"))
-    if not path.is_absolute():
-        path = _data_folder(file, data, entry.name) / path
-    if not path.exists():
-        nearest = get_close_matches(entry.name, embedded_tasks(), n=1)
-        meant = f"did you mean {nearest[0]}? " if nearest else ""
-        raise UsageRefusal(
-            f"{file.place}: task {entry.name} is not at {path}",
-            f"{meant}put it there, or give its path, the file's data, or --data DIR",
-        )
-    return path
-
-
-def _data_folder(file: SequenceFile, data: str | None, task: str) -> Path:
-    if data is not None:
-        return Path(data).expanduser().absolute()
-    if file.data is not None:
-        return (file.folder or Path.cwd()) / _expanded(file.data, f"{file.place}: data")
-    if file.folder is None:
-        raise UsageRefusal(
-            f"{file.place} does not tell where its tasks are, such as {task}",
-            "give the folder that holds them with --data DIR",
-        )
-    return file.folder
-
-
-def _expanded(text: str, place: str) -> str:
-    expanded = os.path.expanduser(os.path.expandvars(text))
-    if left := _VARIABLE.search(expanded):
-        raise UsageRefusal(f"{place} is {text!r}, and {left[1]} is not set", f"set {left[1]}")
-    return expanded
 
 
 def _orders(table: Mapping[str, Any], place: str) -> dict[str, tuple[str, ...]]:

@@ -8,10 +8,8 @@ from pamctl.evaluation.answers import metric_named
 from pamctl.models.base import Base, load_base
 from pamctl.refusal import UsageRefusal
 from pamctl.tasks import open_task
-from pamctl.tasks.task import TRAIN, Task
+from pamctl.tasks.task import TEST, TRAIN, Task
 from pamctl.training.configuration import Settings
-
-TEST = "test"
 
 
 @dataclass(frozen=True)

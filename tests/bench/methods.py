@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pamctl.compile_cache import keep_compiled_programs
 from pamctl.models.base import load_base
-from pamctl.sequence import Workbench
+from pamctl.sequences.workbench import Workbench
 from pamctl.tasks.embedded import ORDERS, embedded_tasks
 from pamctl.training.inheritance import inherited
 from pamctl.training.loop import train

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+import pamctl as pamctl_package
 from pamctl.cli.main import pamctl
 from tests.sequence_cases import WEIGHTS, adapters, based_on, results, write_inputs, write_sequence
 from tests.warm_pamctl import Done, WarmPamctl
@@ -212,6 +214,12 @@ def test_what_cannot_be_run_is_two_lines(
     assert told in done.stderr
     assert len(done.stderr.splitlines()) == 2
     assert not [*tmp_path.iterdir()]
+
+
+def test_its_help_names_every_shipped_sequence() -> None:
+    told = CliRunner().invoke(pamctl, ["run", "--help"]).output.split("Shipped sequences:")[1]
+    files = (Path(pamctl_package.__file__).parent / "assets" / "sequences").glob("*.toml")
+    assert "".join(told.split()) == ",".join(sorted(file.stem for file in files)) + "."
 
 
 def test_the_examples_of_its_help_are_command_lines() -> None:

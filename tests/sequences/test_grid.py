@@ -7,6 +7,7 @@ import pytest
 from pamctl.sequences.commands import Commands
 from pamctl.sequences.grid import Unit, cells_of, units_of
 from pamctl.sequences.sequence_file import sequence_of
+from pamctl.sequences.steps import Diagnose
 
 TASKS = ["tiny-gqa", "tiny-vqav2", "tiny-textvqa"]
 GQA, VQA, TEXT = TASKS
@@ -61,6 +62,16 @@ def test_a_method_that_merges() -> None:
         f"eval {third}/merged --task {GQA} --task {VQA} --task {TEXT}",
     ]
     assert found["order-1/seed-0/pam"].needs == ("order-1/seed-0/first",)
+
+
+def test_without_diagnostics_the_same_adapters_and_scores_are_left() -> None:
+    file = sequence_of({"tasks": TASKS, "methods": ["pam", "finetune"]}, "mine.toml")
+    whole, plain = (units_of(file, cells_of(file), diagnose=diagnose) for diagnose in (True, False))
+    assert [(unit.name, unit.needs) for unit in plain] == [(unit.name, unit.needs) for unit in whole]
+    for unit, same in zip(whole, plain, strict=True):
+        left = [line for line in commands(unit) if "pruned" not in line]
+        assert commands(same) == left
+        assert not any(isinstance(step, Diagnose) for step in same.steps)
 
 
 def test_a_method_that_does_not_merge_goes_on_from_what_it_trained() -> None:

@@ -11,8 +11,9 @@ from pamctl.refusal import UsageRefusal
 from pamctl.sequences import shipped
 from pamctl.sequences.grid import cells_of, units_of
 from pamctl.sequences.keys import SETTINGS, flags, over
-from pamctl.sequences.sequence_file import located, read_sequence, sequence_of
+from pamctl.sequences.sequence_file import read_sequence, sequence_of
 from pamctl.sequences.steps import Train
+from pamctl.sequences.task_places import located
 from pamctl.tasks.embedded import ORDERS
 from pamctl.training.methods import METHODS
 

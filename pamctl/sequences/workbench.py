@@ -1,4 +1,4 @@
-"""A sequence of tasks learned by one method: each task trained, merged and evaluated, what is done kept."""
+"""A base and tasks on which adapters are trained, merged and evaluated, many of them, what is done kept."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from pamctl.tasks.task import TEST, TRAIN, Task
 from pamctl.training.batches import EncodedSplit, encode_split, image_features_of
 from pamctl.training.configuration import Settings
 from pamctl.training.inheritance import Inheritance
-from pamctl.training.methods import Merging, method_named
+from pamctl.training.methods import Merging
 from pamctl.training.preparation import Prepared, prepare
 from pamctl.training.reports import Progress
 from pamctl.training.stop_request import StopRequest
@@ -115,46 +115,3 @@ class Workbench:
         if task.name not in self._encoded:
             self._encoded[task.name] = encode_split(self.base, task.split(TRAIN), task.text_length)
         return self._encoded[task.name]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One adapter of a sequence and the tasks it is evaluated on."""
-
-    method: str
-    task: str
-    adapter: Adapter
-    evaluated_on: tuple[str, ...]
-
-
-def learn(
-    bench: Workbench,
-    order: Sequence[str],
-    first: Adapter,
-    settings: Settings,
-    on_stage: Callable[[Stage], None],
-    folder: Path,
-    on_start: Callable[[str, str], None] = lambda method, task: None,
-) -> None:
-    """Learn the tasks of `order` after the first one.
-
-    Args:
-        first: the adapter of the first task, which is the same for every method.
-        settings: the method and all that it leaves open, for every task alike.
-        on_stage: told each adapter as soon as it is there: before merging, on its own task; then as the state
-            after the task, on the tasks so far and the next one.
-        folder: where adapters are written as `<t>-<task>/trained` and `/merged`, and kept ones are found.
-        on_start: told method and task before training.
-    """
-    method = method_named(settings.get("method", "pam"))
-    state = first
-    for t, task in enumerate(order[1:], start=2):
-        on_start(method.name, task)
-        place = folder / f"{t}-{task}"
-        trained = bench.trained([task], settings, place / "trained", before=state)
-        if method.merge is None:
-            state = trained
-        else:
-            on_stage(Stage(method.name, task, trained, (task,)))
-            state = bench.merged(state, trained, method.merge, place / "merged")
-        on_stage(Stage(method.name, task, state, tuple(order[: t + 1])))

@@ -7,7 +7,7 @@ import pytest
 from pamctl.adapters import open_adapter
 from pamctl.evaluation.score import score_adapter
 from pamctl.models.base import load_base
-from pamctl.sequence import Workbench
+from pamctl.sequences.workbench import Workbench
 from pamctl.tasks import open_task
 from pamctl.training import train_task
 from pamctl.training.configuration import Settings

@@ -1,7 +1,7 @@
 """Working on a unit: each of its steps done, or found done, on a workbench that many units share."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,29 +11,26 @@ from pamctl.evaluation.evaluate import place_of
 from pamctl.evaluation.results import Result
 from pamctl.models.base import Base
 from pamctl.refusal import Preempted
-from pamctl.sequence import Workbench
 from pamctl.sequences.diagnostics import EVERYTHING, diagnostics
 from pamctl.sequences.grid import Unit
+from pamctl.sequences.progress import STEPS_OF_AN_EVALUATION, work_of
 from pamctl.sequences.records import Records
 from pamctl.sequences.steps import Diagnose, Merge, Prune, Score, Step, Train
 from pamctl.sequences.training_shares import training_shares
-from pamctl.tasks.task import TRAIN, Task
+from pamctl.sequences.workbench import Workbench
+from pamctl.tasks.task import Task
 from pamctl.training.checkpoints import InUse
-from pamctl.training.configuration import Settings, resolve_recipe
 from pamctl.training.reports import Progress
 from pamctl.training.stop_request import StopRequest
 
-STEPS_OF_AN_EVALUATION = 5
-"""About what evaluating one adapter on one task takes, in optimiser steps; for the progress only."""
 SECONDS_BETWEEN_TRIES = 0.5
-OnWork = Callable[[int, str], None]
 
 
 class Worker:
     """Does units in a folder.
 
     Args:
-        on_work: told how much of the unit under way is done, see `work_of`, and what is going on.
+        on_work: told the unit under way, how much of it is done, see `work_of`, and what is going on.
         report: told each score of interest as it is found.
         warn: told what to know before trusting a result.
     """
@@ -44,7 +41,7 @@ class Worker:
         base: Base,
         tasks: Mapping[str, Task],
         stop: StopRequest,
-        on_work: OnWork = lambda done, what: None,
+        on_work: Callable[[str, int, str], None] = lambda unit, done, what: None,
         report: Callable[[str], None] = lambda message: None,
         warn: Callable[[str], None] = lambda message: None,
     ) -> None:
@@ -53,7 +50,7 @@ class Worker:
         self._bench = Workbench(base, dict(tasks), self._trained_to, warn)
         self._records = Records(out, base.fingerprint)
         self._adapters: dict[str, Adapter] = {}
-        self._done, self._what = 0, ""
+        self._unit, self._done, self._what = "", 0, ""
 
     def do(self, unit: Unit) -> None:
         """Do what is left of a unit.
@@ -62,16 +59,16 @@ class Worker:
             Refusal: a step cannot be done.
             Preempted: stopped by SIGTERM, with a checkpoint saved where a training was under way.
         """
-        self._done = 0
+        self._unit, self._done = unit.name, 0
         self._adapters.clear()
         for step in unit.steps:
             if self._stop.requested:
                 raise Preempted(f"stopped in {unit.name}, between two steps", "run again to go on")
             self._what = f"{unit.name}: {_words(step)}"
-            self._on_work(self._done, self._what)
+            self._tell(0)
             self._do(step)
             self._done += work_of(step, self._bench.tasks)
-        self._on_work(self._done, self._what)
+        self._tell(0)
 
     def _do(self, step: Step) -> None:
         match step:
@@ -120,13 +117,13 @@ class Worker:
     def _score(self, step: Score) -> None:
         adapter = None if step.adapter is None else self._opened(step.adapter)
         scores = []
-        for number, task in enumerate(step.tasks):
+        for number, task in enumerate(step.tasks, start=1):
             result = self._result(adapter, task)
             if adapter is not None:
                 result = replace(result, order=step.order, run=step.run)
             self._records.add(step.file, result)
             scores.append(f"{task} {result.score:.1f}")
-            self._on_work(self._done + (number + 1) * STEPS_OF_AN_EVALUATION, self._what)
+            self._tell(number * STEPS_OF_AN_EVALUATION)
         self._report(f"{step.adapter or 'zero-shot'}: {', '.join(scores)}")
 
     def _result(self, adapter: Adapter | None, task: str) -> Result:
@@ -161,23 +158,12 @@ class Worker:
         return self._adapters[place]
 
     def _trained_to(self, progress: Progress) -> None:
-        detail = f"{self._what}, loss {progress.loss:.3f}, {progress.examples_per_second:.0f} examples/s"
-        self._on_work(self._done + progress.step, detail)
+        detail = f", loss {progress.loss:.3f}, {progress.examples_per_second:.0f} examples/s"
+        self._tell(progress.step, detail)
 
-
-def work_of(step: Step, tasks: Mapping[str, Task]) -> int:
-    """How much work a step is, in optimiser steps."""
-    if isinstance(step, Train):
-        return steps_of(step.tasks, step.settings, tasks)
-    return STEPS_OF_AN_EVALUATION * len(step.tasks) if isinstance(step, Score) else 0
-
-
-def steps_of(names: Sequence[str], settings: Settings, tasks: Mapping[str, Task]) -> int:
-    """The optimiser steps of a training; of several tasks at once, those of each by itself together."""
-    if len(names) > 1 and settings.get("steps"):
-        return int(settings["steps"] or 0)
-    recipes = [resolve_recipe(settings, tasks[name].recipe, len(tasks[name].split(TRAIN))) for name in names]
-    return sum(int(recipe["steps"]) for recipe in recipes)
+    def _tell(self, of_the_step: int, detail: str = "") -> None:
+        """Tell how much is done: the steps before, and so much of the one under way."""
+        self._on_work(self._unit, self._done + of_the_step, self._what + detail)
 
 
 def _words(step: Step) -> str:

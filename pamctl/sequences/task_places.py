@@ -1,0 +1,62 @@
+"""Where the tasks of a sequence are: embedded, at a path of their own, or in the data folder."""
+
+import os
+import re
+from difflib import get_close_matches
+from pathlib import Path
+
+from pamctl.refusal import UsageRefusal
+from pamctl.sequences.contents import SequenceFile, TaskEntry
+from pamctl.tasks.embedded import embedded_tasks
+
+_VARIABLE = re.compile(r"\$\{?(\w+)")
+
+
+def located(file: SequenceFile, data: str | None = None) -> dict[str, str]:
+    """What `train-task` is given for each task: an embedded task's name, or an absolute path.
+
+    Args:
+        data: in place of the file's; it starts from the working folder.
+
+    Raises:
+        UsageRefusal: the data folder is not known, or a task is neither there nor embedded.
+    """
+    embedded = embedded_tasks()
+    return {
+        name: name if entry.path is None and name in embedded else str(_path(file, entry, data))
+        for name, entry in file.tasks.items()
+    }
+
+
+def _path(file: SequenceFile, entry: TaskEntry, data: str | None) -> Path:
+    path = Path(_expanded(entry.path or entry.name, f"{file.place}: [tasks.{entry.name}] path"))
+    if not path.is_absolute():
+        path = _data_folder(file, data, entry.name) / path
+    if not path.exists():
+        nearest = get_close_matches(entry.name, embedded_tasks(), n=1)
+        meant = f"did you mean {nearest[0]}? " if nearest else ""
+        raise UsageRefusal(
+            f"{file.place}: task {entry.name} is not at {path}",
+            f"{meant}put it there, or give its path, the file's data, or --data DIR",
+        )
+    return path
+
+
+def _data_folder(file: SequenceFile, data: str | None, task: str) -> Path:
+    if data is not None:
+        return Path(data).expanduser().absolute()
+    if file.data is not None:
+        return (file.folder or Path.cwd()) / _expanded(file.data, f"{file.place}: data")
+    if file.folder is None:
+        raise UsageRefusal(
+            f"{file.place} does not tell where its tasks are, such as {task}",
+            "give the folder that holds them with --data DIR",
+        )
+    return file.folder
+
+
+def _expanded(text: str, place: str) -> str:
+    expanded = os.path.expanduser(os.path.expandvars(text))
+    if left := _VARIABLE.search(expanded):
+        raise UsageRefusal(f"{place} is {text!r}, and {left[1]} is not set", f"set {left[1]}")
+    return expanded
