@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pamctl.sequences.grid import Unit
-from pamctl.sequences.keys import OF_THE_BASE, flags
+from pamctl.sequences.keys import flags
 from pamctl.sequences.steps import RESULTS, Merge, Prune, Score, Step, Train
 from pamctl.training.configuration import Settings
 from pamctl.training.methods import Merging
@@ -67,15 +67,6 @@ class Commands:
         for flag, label in (("--order", step.order), ("--run", step.run)):
             if label:
                 yield from (flag, label)
-
-
-def held_settings(settings: Settings) -> Settings:
-    """Of some settings those that say how the base is held."""
-    held: Settings = {}
-    for name in OF_THE_BASE:
-        if settings.get(name) is not None:
-            held[name] = settings[name]  # type: ignore[literal-required]
-    return held
 
 
 def script(name: str, place: str, units: Sequence[Unit], commands: Commands) -> str:

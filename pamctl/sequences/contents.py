@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pamctl.refusal import UsageRefusal
-from pamctl.sequences.keys import LENGTHS, over
+from pamctl.sequences.keys import LENGTHS, OF_THE_BASE, over
 from pamctl.training.configuration import Settings
 from pamctl.training.methods import Merging, Method
 
@@ -80,6 +80,12 @@ class SequenceFile:
     settings: Settings
     base: str | None = None
     data: str | None = None
+
+    @property
+    def held(self) -> Settings:
+        """How the base is held, once for all cells."""
+        held = {name: value for name, value in self.settings.items() if name in OF_THE_BASE}
+        return cast(Settings, held)
 
     def settings_of(self, system: System, tasks: Sequence[str]) -> Settings:
         """What `train-task` is told beside method and seed: of all, over it of the task, of the method.

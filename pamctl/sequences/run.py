@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pamctl.evaluation.report import Report, write_report
 from pamctl.refusal import Refusal, UsageRefusal
-from pamctl.sequences.commands import Commands, held_settings, script
+from pamctl.sequences.commands import Commands, script
 from pamctl.sequences.contents import SequenceFile
 from pamctl.sequences.folder import REPORT, open_folder
 from pamctl.sequences.grid import Cell, Unit, cells_of, units_of
@@ -71,7 +71,7 @@ def grid_of(
     cells = cells_of(file, only)
     used = {name for cell in cells for name in cell.tasks}
     places = {name: place for name, place in located(file, data).items() if name in used}
-    setup = Setup(Path(out), file.base, held_settings(file.settings), places)
+    setup = Setup(Path(out), file.base, file.held, places)
     return Grid(file, tuple(cells), tuple(units_of(file, cells)), setup)
 
 

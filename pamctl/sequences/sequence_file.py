@@ -3,7 +3,6 @@
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from pamctl.merging.methods.settings import resolved
 from pamctl.refusal import UsageRefusal
 from pamctl.sequences import shipped
 from pamctl.sequences.contents import SequenceFile, System, TaskEntry
-from pamctl.sequences.keys import OF_A_TASK, OF_THE_BASE, SETTINGS, refuse_unknown, settings_in
+from pamctl.sequences.keys import OF_A_TASK, OF_THE_BASE, SETTINGS, meant, refuse_unknown, settings_in
 from pamctl.training.configuration import Settings, resolve_method
 from pamctl.training.methods import METHODS, Merging, method_named
 
@@ -136,9 +135,8 @@ def _system(table: Mapping[str, Any], place: str, orders: Sequence[str], seeds: 
     try:
         method_named(table["name"])
     except UsageRefusal as refusal:
-        nearest = get_close_matches(table["name"], METHODS, n=1)
-        meant = f"did you mean {nearest[0]}? " if nearest else ""
-        raise UsageRefusal(f"{place}: {refusal.what}", meant + refusal.way_on) from refusal
+        way_on = meant(table["name"], METHODS) + refusal.way_on
+        raise UsageRefusal(f"{place}: {refusal.what}", way_on) from refusal
     if (run := _text(table, "run", place)) is not None:
         _refuse_bad_label(run, f"{place}: run")
     where = table.get("orders")

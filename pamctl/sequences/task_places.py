@@ -2,11 +2,11 @@
 
 import os
 import re
-from difflib import get_close_matches
 from pathlib import Path
 
 from pamctl.refusal import UsageRefusal
 from pamctl.sequences.contents import SequenceFile, TaskEntry
+from pamctl.sequences.keys import meant
 from pamctl.tasks.embedded import embedded_tasks
 
 _VARIABLE = re.compile(r"\$\{?(\w+)")
@@ -33,11 +33,9 @@ def _path(file: SequenceFile, entry: TaskEntry, data: str | None) -> Path:
     if not path.is_absolute():
         path = _data_folder(file, data, entry.name) / path
     if not path.exists():
-        nearest = get_close_matches(entry.name, embedded_tasks(), n=1)
-        meant = f"did you mean {nearest[0]}? " if nearest else ""
+        way_on = "put it there, or give its path, the file's data, or --data DIR"
         raise UsageRefusal(
-            f"{file.place}: task {entry.name} is not at {path}",
-            f"{meant}put it there, or give its path, the file's data, or --data DIR",
+            f"{file.place}: task {entry.name} is not at {path}", meant(entry.name, embedded_tasks()) + way_on
         )
     return path
 

@@ -125,21 +125,6 @@ def test_flags_say_the_settings() -> None:
     ]  # fmt: skip
 
 
-def test_tasks_start_from_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "here" / "gqa").mkdir(parents=True)
-    (tmp_path / "here" / "sqa").mkdir()
-    table = {"orders": {"a": ["gqa", "sqa"]}, "data": "$PLACE", "methods": ["pam"]}
-    file = sequence_of(table, "mine.toml", tmp_path)
-    with pytest.raises(UsageRefusal, match="PLACE is not set"):
-        located(file)
-    monkeypatch.setenv("PLACE", "here")
-    assert located(file) == {name: str(tmp_path / "here" / name) for name in ("gqa", "sqa")}
-    with pytest.raises(UsageRefusal, match=f"task gqa is not at {tmp_path}/there/gqa"):
-        located(file, str(tmp_path / "there"))
-    with pytest.raises(UsageRefusal, match="coin-1 does not tell where its tasks are"):
-        located(read_sequence("coin-1"))
-
-
 @pytest.mark.parametrize("name", ["embedded", "coin-1", "coin-2", "coin-3", "coin-extended", "video"])
 def test_shipped_files_plan_every_method(name: str, tmp_path: Path) -> None:
     file = read_sequence(name)

@@ -1,0 +1,24 @@
+"""Where the tasks of a sequence are looked for."""
+
+from pathlib import Path
+
+import pytest
+
+from pamctl.refusal import UsageRefusal
+from pamctl.sequences.sequence_file import read_sequence, sequence_of
+from pamctl.sequences.task_places import located
+
+
+def test_tasks_start_from_the_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here" / "gqa").mkdir(parents=True)
+    (tmp_path / "here" / "sqa").mkdir()
+    table = {"orders": {"a": ["gqa", "sqa"]}, "data": "$PLACE", "methods": ["pam"]}
+    file = sequence_of(table, "mine.toml", tmp_path)
+    with pytest.raises(UsageRefusal, match="PLACE is not set"):
+        located(file)
+    monkeypatch.setenv("PLACE", "here")
+    assert located(file) == {name: str(tmp_path / "here" / name) for name in ("gqa", "sqa")}
+    with pytest.raises(UsageRefusal, match=f"task gqa is not at {tmp_path}/there/gqa"):
+        located(file, str(tmp_path / "there"))
+    with pytest.raises(UsageRefusal, match="coin-1 does not tell where its tasks are"):
+        located(read_sequence("coin-1"))
