@@ -22,7 +22,7 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The name of README's method, its file and its row in place."""
     (tmp_path / "shrink.py").write_text(FILE)
     monkeypatch.setattr(terms, "__path__", [*terms.__path__, str(tmp_path)])
-    row = eval(ROW.strip().rstrip(","), vars(methods))
+    row = eval(ROW, vars(methods))
     monkeypatch.setitem(methods.METHODS, row.name, row)
     return str(row.name)
 
