@@ -73,6 +73,7 @@ def prepare(
     method = resolve_method(settings, has_global=state is not None)
     refuse_several(tasks, method)
     _refuse_same_name(tasks)
+    _refuse_wrong_previous(method, before)
     shape, seed = resolve_shape(settings, base, state, method), settings.get("seed", 0)
     reference, start = _adapters(base, before, method, shape, seed)
     encoded = encoded_splits(tasks, base, encode, vision=adapts_vision(start))
@@ -153,6 +154,20 @@ def _refuse_same_name(tasks: Sequence[Task]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise UsageRefusal(f"two tasks are called {name}", "give each once, or rename one of them")
+
+
+def _refuse_wrong_previous(method: Method, before: Inheritance) -> None:
+    """Refuse to take a merged adapter for the one that was trained, and one that would not be used."""
+    state = before.global_adapter
+    if before.previous is not None and not (method.start == "previous" or method.replays):
+        raise UsageRefusal(f"--method {method.name} makes no use of --previous", "leave it out")
+    merged = state is not None and state.provenance is not None and state.provenance.stage == "merged"
+    if state is not None and merged and method.needs_previous and before.previous is None:
+        wanted = "needs the examples kept beside" if method.replays else "goes on from"
+        raise Refusal(
+            f"{state.name} is merged, and --method {method.name} {wanted} what was trained before it",
+            "name that with --previous",
+        )
 
 
 def _refuse_odd_batches(material: Material, base: Base) -> None:
