@@ -1,6 +1,6 @@
 import json
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import click
 import pytest
@@ -10,6 +10,7 @@ from pamctl.alignment import Reinit, Scope, compare_signs
 from pamctl.cli.align import align
 from pamctl.cli.errors import exit_code_of
 from pamctl.cli.train_task import train_task
+from pamctl.training.configuration import PutBack
 from tests.adapter_cases import child_of, random_adapter, saved
 
 Capture = pytest.CaptureFixture[str]
@@ -87,7 +88,7 @@ def test_a_wrong_option_exits_with_2(arguments: list[str], capsys: Capture) -> N
     assert run(*arguments) == 2
 
 
-@pytest.mark.parametrize("command", [align, train_task])
-def test_the_command_line_offers_every_scope_and_reinit(command: click.Command) -> None:
+@pytest.mark.parametrize(("command", "put_back"), [(align, Reinit), (train_task, PutBack)])
+def test_the_command_line_offers_every_scope_and_reinit(command: click.Command, put_back: Any) -> None:
     choices = {option.name: getattr(option.type, "choices", None) for option in command.params}
-    assert (choices["scope"], choices["reinit"]) == (get_args(Scope), get_args(Reinit))
+    assert (choices["scope"], choices["reinit"]) == (get_args(Scope), get_args(put_back))
