@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from pamctl.refusal import UsageRefusal
 
@@ -37,19 +37,20 @@ def resolved_replay(specification: str | None, *, replays: bool = False) -> Repl
         return Replay() if replays else None
     if specification == "off":
         return None
-    values: dict[str, int | str] = {}
+    replay = Replay()
     for pair in filter(None, specification.removeprefix("on").lstrip(",").split(",")):
-        key, _, value = pair.partition("=")
-        if key in ("buffer", "batch") and value.isdecimal() and (key == "buffer" or int(value) > 0):
-            values[key] = int(value)
-        elif key == "images" and value in get_args(KeptImages):
-            values[key] = value
-        else:
-            raise UsageRefusal(
-                f"--replay {specification}: {pair!r} says nothing",
-                "give off, on, or buffer=1000,batch=32,images=reference (or copy), any of them",
-            )
-    replay = Replay(**values)  # type: ignore[arg-type]
+        match pair.partition("="):
+            case "buffer", _, count if count.isdecimal():
+                replay = replace(replay, buffer=int(count))
+            case "batch", _, count if count.isdecimal() and int(count):
+                replay = replace(replay, batch=int(count))
+            case "images", _, ("reference" | "copy") as images:
+                replay = replace(replay, images=images)
+            case _:
+                raise UsageRefusal(
+                    f"--replay {specification}: {pair!r} says nothing",
+                    "give off, on, or buffer=1000,batch=32,images=reference (or copy), any of them",
+                )
     return replay if replay.buffer else None
 
 
