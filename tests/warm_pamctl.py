@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -110,6 +111,8 @@ def _become(
 ) -> None:
     from pamctl.cli.main import run
 
+    # Where the tests were started in the background SIGINT would be ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     opened = [os.open(os.devnull, os.O_RDONLY)]
     opened += [os.open(f"{streams}.{name}", os.O_WRONLY) for name in _STREAMS]
     for number, file in enumerate(opened):
