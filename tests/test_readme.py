@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from pamctl.cli.train_task import train_task
+from pamctl.training.methods import METHODS, Method
 from tests.hub_server import Hub, serve
 
 ROOT = Path(__file__).parents[1]
@@ -138,6 +139,25 @@ def test_the_tables_are_those_of_the_recorded_results() -> None:
 def test_the_python_runs(home: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=home, check=True)
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_the_table_of_methods_tells_how_each_is_merged(method: Method) -> None:
+    (row,) = [
+        line
+        for line in README.splitlines()
+        if line.startswith("| `") and f"`{method.name}`" in line.split("|")[1]
+    ]
+    told = row.split("|")[-2].strip()
+    if method.merge is None:
+        assert told == ""
+        return
+    merging = dict(method.merge)
+    flags = [
+        f"--method {merging.pop('method')}",
+        *(f"--set {name}={value}" for name, value in merging.items()),
+    ]
+    assert told == f"`{' '.join(flags)}`"
 
 
 def test_every_command_is_in_the_table() -> None:
