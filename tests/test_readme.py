@@ -131,7 +131,7 @@ def test_the_tables_are_those_of_the_recorded_results() -> None:
     script = ROOT / "fixtures" / "embedded_results" / "tables.py"
     printed = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout
     tables = printed.strip().split("\n\n")
-    assert len(tables) == 4
+    assert len(tables) == 5
     for table in tables:
         assert table in README
 
