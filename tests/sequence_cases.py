@@ -6,6 +6,7 @@ from tests.training_cases import write_base, write_task
 
 WEIGHTS = "adapter_model.safetensors"
 TASKS = ("colours", "shapes", "sizes")
+TWO_ORDERS = 'one = ["colours", "shapes"]\ntwo = ["shapes", "colours"]'
 SETTINGS = "steps = 6\nbatch_size = 4\nlr = 0.5\nalign_every = 2"
 
 

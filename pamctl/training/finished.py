@@ -79,8 +79,8 @@ def finished_adapter(prepared: Prepared, lora: Lora, name: str) -> Adapter:
         versions={"pamctl": __version__, "jax": version("jax"), "optax": version("optax")},
     )
     modules, routers = lora_to_adapter(lora, scale, base.config), routers_of(lora, base.config)
-    adapter = Adapter(modules, provenance, base.name, name, routers=routers)
-    told = replace(provenance, conflicts=_conflicts(adapter, prepared))
+    factors = Adapter(modules, name=name, routers=routers)
+    told = replace(provenance, conflicts=_conflicts(factors, prepared))
     return Adapter(modules, told, base.name, name, routers=routers)
 
 

@@ -56,12 +56,6 @@ class ReplayBuffer:
     file: Path
     kept: tuple[Kept, ...]
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of what is trained on, wherever it lies."""
-        told = [(of.task, of.id, of.prefix, of.answer, of.pixels, of.label_smoothing) for of in self.kept]
-        return hashlib.sha256(repr(told).encode()).hexdigest()
-
     def examples(self, opened: Callable[[str], Task]) -> list[Example]:
         """Return the examples, found again in their tasks or among the copies; images are checked when read.
 

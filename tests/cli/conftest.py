@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapter_cases import child_of, random_adapter, saved
+from tests.sequence_cases import write_inputs, write_sequence
 from tests.warm_pamctl import WarmPamctl
 
 
@@ -32,3 +33,15 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmPamctl]:
         program = WarmPamctl(tmp_path_factory.mktemp("streams"))
     yield program
     program.close()
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base and three tasks."""
+    return write_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture(scope="module")
+def sequence(inputs: Path) -> str:
+    """A sequence file: two methods on two tasks."""
+    return str(write_sequence(inputs))

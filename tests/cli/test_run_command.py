@@ -13,21 +13,8 @@ from click.testing import CliRunner
 
 import pamctl as pamctl_package
 from pamctl.cli.main import pamctl
-from tests.sequence_cases import WEIGHTS, adapters, based_on, results, write_inputs, write_sequence
+from tests.sequence_cases import TWO_ORDERS, WEIGHTS, adapters, based_on, results, write_sequence
 from tests.warm_pamctl import Done, WarmPamctl
-
-TWO_ORDERS = 'one = ["colours", "shapes"]\ntwo = ["shapes", "colours"]'
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_inputs(tmp_path_factory.mktemp("inputs"))
-
-
-@pytest.fixture(scope="module")
-def sequence(inputs: Path) -> str:
-    """Two methods on two tasks."""
-    return str(write_sequence(inputs))
 
 
 @pytest.fixture(scope="module")

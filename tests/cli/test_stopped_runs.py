@@ -9,21 +9,10 @@ from pathlib import Path
 import pytest
 
 from pamctl.training.checkpoints import locked_folder_of
-from tests.sequence_cases import adapters, based_on, results, write_inputs, write_sequence
+from tests.sequence_cases import TWO_ORDERS, adapters, based_on, results, write_sequence
 from tests.warm_pamctl import Signalled, WarmPamctl
 
 STEP = 4
-TWO_ORDERS = 'one = ["colours", "shapes"]\ntwo = ["shapes", "colours"]'
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_inputs(tmp_path_factory.mktemp("inputs"))
-
-
-@pytest.fixture(scope="module")
-def sequence(inputs: Path) -> str:
-    return str(write_sequence(inputs))
 
 
 @pytest.fixture(scope="module")
