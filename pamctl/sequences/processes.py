@@ -107,9 +107,9 @@ class Processes:
         return self._hands[-1]
 
     def _listen(self) -> None:
-        lines = {hand.line: hand for hand in self._busy()}
-        for line in wait([*lines], _SECONDS_BETWEEN_LOOKS):
-            hand = lines[line]  # type: ignore[index]
+        busy = list(self._busy())
+        ready = wait([hand.line for hand in busy], _SECONDS_BETWEEN_LOOKS)
+        for hand in [hand for hand in busy if hand.line in ready]:
             try:
                 kind, told = hand.line.recv()
             except (EOFError, OSError):
