@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from pamctl.evaluation.conflicts import LayerConflicts
+from pamctl.evaluation.curves import Curve
 from pamctl.evaluation.figures import write_figures
 from pamctl.evaluation.matrix import AccuracyMatrix, matrices_of
 from pamctl.evaluation.metrics import METRICS
-from pamctl.evaluation.results import Result, read_results
+from pamctl.evaluation.results import Prediction, Result, read_results
 from pamctl.evaluation.summary import DDOF, Comparison, Paired, comparisons_of
 from pamctl.evaluation.tables import (
     all_pairs_table,
@@ -43,12 +45,20 @@ class Report:
 
     Attributes:
         against: the system that paired differences were asked against.
+        predictions: what was answered to single examples, with where in a sequence.
+        conflicts: by layer, one for each system that tells them.
+        curves: of every training whose log was read.
+        baseline: another run that this one is compared with.
     """
 
     results: tuple[Result, ...]
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
     against: str | None = None
+    predictions: tuple[Prediction, ...] = ()
+    conflicts: tuple[LayerConflicts, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    baseline: "Report | None" = None
 
     @property
     def single(self) -> list[Result]:

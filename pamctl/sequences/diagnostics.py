@@ -8,10 +8,10 @@ import numpy as np
 
 from pamctl.adapters import Adapter
 from pamctl.alignment import AlignmentReport, Scope, compare_signs
+from pamctl.evaluation.conflicts import SCHEMA as SCHEMA
 from pamctl.merging.relation import Relation, cross_term
 from pamctl.refusal import Refusal
 
-SCHEMA = "pamctl.diagnostics/1"
 EVERYTHING = 100.0
 """The top_p at which every global weight that is not 0 is important."""
 SHARES = (0.5, 0.5)

@@ -1,0 +1,124 @@
+"""Where task adapters contradict the global one: the share of conflicts by layer, over the stages of a run.
+
+A *conflict* is an important weight of the global adapter (the largest top_p percent) whose sign the task
+adapter contradicts once it is trained, before merging. Counts are summed over modules of a layer and over the
+stages of a system before they are divided, so that each weight counts the same.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA = "pamctl.diagnostics/1"
+FACTORS = ("a", "b")
+COUNTS = ("weights", "differ", "important", "conflicts")
+_LAYER = re.compile(r"(?:.*\.)?layers\.\d+(?=\.)")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The sign counts of one stage.
+
+    Attributes:
+        system: as its run labels it.
+        top_p: by which important weights were told apart, in percent.
+        counts: of each (layer, factor), by the names in `COUNTS`.
+    """
+
+    order: str
+    seed: int
+    system: str
+    task: str
+    top_p: float
+    counts: Mapping[tuple[str, str], Mapping[str, int]]
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Diagnosis | None":
+        """None where the adapters of the stage were not compared; raises ValueError that names the field."""
+        conflicts = _field(record, "conflicts", (dict, type(None)))
+        if conflicts is None:
+            return None
+        counts: dict[tuple[str, str], Counter[str]] = {}
+        try:
+            for module, factors in conflicts["important"]["modules"].items():
+                for factor in FACTORS:
+                    known = counts.setdefault((layer_of(module), factor), Counter())
+                    known.update({name: int(factors[factor][name]) for name in COUNTS})
+        except (KeyError, TypeError, AttributeError, ValueError) as fault:
+            raise ValueError("`conflicts` does not count the signs of each module") from fault
+        return cls(
+            order=_field(record, "order", (str,)),
+            seed=_field(record, "seed", (int,)),
+            system=_field(record, "system", (str,)),
+            task=_field(record, "task", (str,)),
+            top_p=float(_field(record, "top_p", (int, float))),
+            counts=counts,
+        )
+
+
+@dataclass(frozen=True)
+class LayerConflicts:
+    """The share of conflicts in each layer, over all stages of one system.
+
+    Attributes:
+        system: as the report names it.
+        layers: names of the layers, in the order of the model.
+        conflicts: of factor `a` and of `b`, for each layer the percent of important weights in conflict; None
+            where no weight is important.
+        differ: the same of all weights: the percent whose sign differs.
+        n: number of stages.
+    """
+
+    system: str
+    layers: tuple[str, ...]
+    conflicts: Mapping[str, tuple[float | None, ...]] = field(hash=False)
+    differ: Mapping[str, tuple[float | None, ...]] = field(hash=False)
+    n: int
+
+
+def conflicts_of(system: str, stages: Iterable[Diagnosis]) -> LayerConflicts:
+    """The shares of one system over some of its stages."""
+    found = list(stages)
+    sums: dict[tuple[str, str], Counter[str]] = {}
+    for stage in found:
+        for place, counts in stage.counts.items():
+            sums.setdefault(place, Counter()).update(counts)
+    layers = tuple(sorted({layer for layer, _ in sums}, key=_natural))
+    return LayerConflicts(
+        system,
+        layers,
+        {factor: _percents(sums, layers, factor, "conflicts", "important") for factor in FACTORS},
+        {factor: _percents(sums, layers, factor, "differ", "weights") for factor in FACTORS},
+        len(found),
+    )
+
+
+def layer_of(module: str) -> str:
+    """The layer that a module is in, such as `language_model.layers.3`; the module itself if in none."""
+    found = _LAYER.match(module)
+    return found.group() if found else module
+
+
+def _percents(
+    sums: Mapping[tuple[str, str], Mapping[str, int]],
+    layers: Iterable[str],
+    factor: str,
+    part: str,
+    whole: str,
+) -> tuple[float | None, ...]:
+    pairs = [(sums[layer, factor][part], sums[layer, factor][whole]) for layer in layers]
+    return tuple(100 * some / all_of_them if all_of_them else None for some, all_of_them in pairs)
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    """Sorts `layers.10` after `layers.9`."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _field(record: Mapping[str, Any], name: str, kinds: tuple[type, ...]) -> Any:
+    value = record.get(name)
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        raise ValueError(f"`{name}` is {value!r}")
+    return value
