@@ -1,17 +1,14 @@
-"""How an adapter is scored: decode every example of a split greedily, score the answers, make a result."""
+"""How an adapter answers: every example of a split decoded greedily, and each answer scored."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
-from typing import Any
 
 import jax
 import numpy as np
 
-from pamctl.adapters import Adapter
 from pamctl.distributed import gathered
-from pamctl.evaluation.answers import metric_named
-from pamctl.evaluation.results import Prediction, Result, examples_fingerprint, mean_score
+from pamctl.evaluation.predictions import Prediction
+from pamctl.evaluation.scoring import scored
 from pamctl.models.base import Base
 from pamctl.models.decoding import greedy
 from pamctl.models.lora import adapts_vision
@@ -51,7 +48,6 @@ def evaluate(
     Raises:
         Refusal: an image cannot be read, or the split is absent or empty.
     """
-    score = metric_named(task.metric)
     examples = task.split(split)[:limit]
     if features is not None and adapts_vision(lora):
         raise UsageRefusal(
@@ -86,56 +82,7 @@ def evaluate(
             answers |= {row: base.tokenizer.decode(ids) for row, ids in zip(rows, decoded, strict=False)}
             if on_examples:
                 on_examples(len(answers))
-    return [
-        Prediction(
-            example.id,
-            example.prefix,
-            answers[row],
-            example.answers,
-            100 * score(answers[row], example.answers),
-        )
-        for row, example in enumerate(examples)
-    ]
-
-
-def result_of(
-    predictions: Sequence[Prediction], task: Task, base: Base, adapter: Adapter | None, *, split: str = "test"
-) -> Result:
-    """The result of some predictions, placed in its sequence by the adapter's provenance.
-
-    The labels `order` and `run` are taken from the provenance's parameters. An adapter without provenance is
-    `trained` and has learned no tasks that are known.
-    """
-    scored = task.split(split)[: len(predictions)]
-    result = Result(
-        task=task.name,
-        stage="base",
-        tasks=(),
-        metric=task.metric,
-        score=mean_score(predictions),
-        n=len(predictions),
-        split=split,
-        examples=examples_fingerprint(scored),
-        base=base.fingerprint,
-    )
-    return result if adapter is None else replace(result, **place_of(adapter))
-
-
-def place_of(adapter: Adapter) -> Mapping[str, Any]:
-    """The fields of a result that tell which adapter it is of, and where that stands in a sequence."""
-    told = adapter.provenance
-    if told is None:
-        return {"adapter": adapter.fingerprint, "stage": "trained"}
-    labels = {name: told.parameters.get(name) for name in ("order", "run")}
-    return {
-        "adapter": adapter.fingerprint,
-        "stage": told.stage,
-        "tasks": told.tasks,
-        "parents": tuple(parent.fingerprint for parent in told.parents),
-        "method": told.method,
-        "seed": told.seed,
-        **{name: None if label is None else str(label) for name, label in labels.items()},
-    }
+    return scored(task, split, examples, [answers[row] for row in range(len(examples))])
 
 
 def _batches(prefixes: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:

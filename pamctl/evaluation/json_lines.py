@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ class Line:
 
     number: int
     record: Mapping[str, Any] | None
+
+    def torn_note(self, path: Path) -> str:
+        """What the user is told of a torn line of a file."""
+        return f"{path} line {self.number} was left torn by a stopped writer and is skipped"
 
 
 def append_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
@@ -68,7 +73,7 @@ def _record(path: Path, number: int, text: bytes) -> Mapping[str, Any] | None:
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as fault:
-        if text.startswith(b"{") and not text.endswith(b"}"):
+        if _is_torn(text):
             return None
         raise Refusal(
             f"{path} line {number} is not JSON: {fault}", "remove the line, or name another file"
@@ -76,6 +81,13 @@ def _record(path: Path, number: int, text: bytes) -> Mapping[str, Any] | None:
     if not isinstance(record, dict):
         raise Refusal(f"{path} line {number} is not an object", "remove the line, or name another file")
     return record
+
+
+def _is_torn(text: bytes) -> bool:
+    """Whether an object was begun and never ended; a crash of the machine may leave zeros after it."""
+    without_strings = re.sub(rb'"(?:[^"\\]|\\.)*"', b"", text)
+    opened = without_strings.count(b"{") > without_strings.count(b"}")
+    return b"\0" in text or (text.startswith(b"{") and (opened or b'"' in without_strings))
 
 
 def _locked(path: Path) -> int:

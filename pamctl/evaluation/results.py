@@ -4,35 +4,30 @@ Every score is in percent, a prediction's as well, so the score of a result is t
 """
 
 import hashlib
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self
 
 from pamctl.adapters.provenance import Stage
 from pamctl.evaluation.json_lines import append_records, read_lines
+from pamctl.evaluation.predictions import Prediction as Prediction
+from pamctl.evaluation.record_fields import Fields, is_a, refuse_other_stage
 from pamctl.refusal import Refusal
-from pamctl.whole_output import whole_file
 
 if TYPE_CHECKING:
     from pamctl.tasks.task import Example
 
 SCHEMA = "pamctl.result/1"
-PREDICTION_SCHEMA = "pamctl.prediction/1"
 WAY_ON = "remove the line, or evaluate again with pamctl eval --results"
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """The decoded answer to one example; `score` in percent."""
+class TypeScore:
+    """The score of the examples of one question type: mean in percent, and their number."""
 
-    id: str
-    prefix: str
-    prediction: str
-    answers: tuple[str, ...]
     score: float
+    n: int
 
 
 @dataclass(frozen=True)
@@ -48,6 +43,8 @@ class Result:
         adapter, parents, base: fingerprints; None where unknown.
         method, seed: of the adapter, as its `pamctl.json` tells.
         order, run: labels that tell apart sequences of the same method and seed.
+        types: the scores by question type, by name; None where the task tells no types.
+        unread: how many predictions no answer could be read from, each scored 0; None where not counted.
     """
 
     task: str
@@ -65,6 +62,8 @@ class Result:
     seed: int | None = None
     order: str | None = None
     run: str | None = None
+    types: Mapping[str, TypeScore] | None = field(default=None, hash=False)
+    unread: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The record as one JSON object; it holds no times and no paths."""
@@ -73,32 +72,42 @@ class Result:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
         """Raises ValueError that names the field which is wrong; fields that are not ours are left alone."""
-        if record.get("schema", SCHEMA) != SCHEMA:
-            raise ValueError(f"`schema` is {record['schema']!r}, not {SCHEMA!r}")
-        known: dict[str, Any] = {name: record[name] for name in FIELD_TYPES if record.get(name) is not None}
-        for name, value in known.items():
-            kinds = FIELD_TYPES[name]
-            items = value if isinstance(value, list) else [value]
-            if isinstance(value, list) != (name in LISTS) or not all(_is(item, kinds) for item in items):
-                raise ValueError(f"`{name}` is {value!r}")
-        for name in REQUIRED:
-            if name not in known:
-                raise ValueError(f"`{name}` is missing")
-        if known["stage"] not in get_args(Stage):
-            raise ValueError(f"`stage` is {known['stage']!r}, not one of {', '.join(get_args(Stage))}")
-        if not 0 <= known["score"] <= 100 or known["n"] < 1:
-            raise ValueError(f"`score` is {known['score']} percent of n = {known['n']}")
-        lists: dict[str, Any] = {name: tuple(known[name]) for name in LISTS if name in known}
-        return cls(**known | lists)
+        known = _FIELDS.read(record)
+        refuse_other_stage(known["stage"])
+        n = known["n"]
+        if not 0 <= known["score"] <= 100 or n < 1:
+            raise ValueError(f"`score` is {known['score']} percent of n = {n}")
+        if not 0 <= known.get("unread", 0) <= n:
+            raise ValueError(f"`unread` is {known['unread']} of n = {n}")
+        return cls(**known, types=_types(record.get("types"), n))
 
 
-REQUIRED = ("task", "stage", "tasks", "metric", "score", "n")
-LISTS = ("tasks", "parents")
-FIELD_TYPES: Mapping[str, tuple[type, ...]] = {field.name: (str,) for field in fields(Result)} | {
-    "score": (int, float),
-    "n": (int,),
-    "seed": (int,),
-}
+_FIELDS = Fields(
+    SCHEMA,
+    kinds={each.name: (str,) for each in fields(Result) if each.name != "types"}
+    | {"score": (int, float), "n": (int,), "seed": (int,), "unread": (int,)},
+    required=("task", "stage", "tasks", "metric", "score", "n"),
+    lists=("tasks", "parents"),
+)
+
+
+def _types(value: Any, n: int) -> dict[str, TypeScore] | None:
+    """The scores by type of a record with n examples; raises ValueError that names the type at fault."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError(f"`types` is {value!r}")
+    found = {}
+    for name, told in value.items():
+        part: dict[str, Any] = told if isinstance(told, dict) else {}
+        score: Any = part.get("score")
+        count: Any = part.get("n")
+        if not is_a(score, (int, float)) or not is_a(count, (int,)) or not 0 <= score <= 100 or count < 1:
+            raise ValueError(f"`types` has {told!r} for {name!r}")
+        found[name] = TypeScore(score, count)
+    if (total := sum(each.n for each in found.values())) > n:
+        raise ValueError(f"`types` has {total} examples of n = {n}")
+    return found
 
 
 def append_results(path: Path, results: Sequence[Result]) -> None:
@@ -114,7 +123,7 @@ def read_results(paths: Iterable[Path]) -> tuple[list[Result], list[str]]:
         before = len(results)
         for line in read_lines(path):
             if line.record is None:
-                notes.append(f"{path} line {line.number} was left torn by a stopped writer and is skipped")
+                notes.append(line.torn_note(path))
                 continue
             try:
                 results.append(Result.from_json(line.record))
@@ -125,29 +134,9 @@ def read_results(paths: Iterable[Path]) -> tuple[list[Result], list[str]]:
     return results, notes
 
 
-def write_predictions(
-    path: Path, predictions: Mapping[str, Sequence[Prediction]], *, force: bool = False
-) -> None:
-    """Write the predictions of each task as JSON Lines, complete or not at all."""
-    with whole_file(path, force=force) as draft, draft.open("w", encoding="utf-8") as file:
-        for task, answered in predictions.items():
-            for prediction in answered:
-                record = {"schema": PREDICTION_SCHEMA, "task": task, **asdict(prediction)}
-                file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def mean_score(predictions: Sequence[Prediction]) -> float:
-    """Mean score in percent, summed without rounding error so that it does not depend on the order."""
-    return math.fsum(prediction.score for prediction in predictions) / len(predictions)
-
-
 def examples_fingerprint(examples: Iterable["Example"]) -> str:
     """16 hex digits that change with any id, prefix or answer, or their order; images are not read."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(repr((example.id, example.prefix, example.answers)).encode())
     return digest.hexdigest()[:16]
-
-
-def _is(value: object, kinds: tuple[type, ...]) -> bool:
-    return isinstance(value, kinds) and not isinstance(value, bool) and value == value

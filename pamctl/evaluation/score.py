@@ -11,9 +11,11 @@ from pamctl.adapters import Adapter, open_adapter
 from pamctl.adapters.provenance import Stage
 from pamctl.distributed import is_main
 from pamctl.evaluation.answers import metric_named
-from pamctl.evaluation.evaluate import BATCH_SIZE, evaluate, result_of
+from pamctl.evaluation.evaluate import BATCH_SIZE, evaluate
 from pamctl.evaluation.json_lines import refuse_unwritable
-from pamctl.evaluation.results import Prediction, Result, append_results, write_predictions
+from pamctl.evaluation.predictions import Prediction, predictions_file
+from pamctl.evaluation.results import Result, append_results
+from pamctl.evaluation.scoring import placed, result_of
 from pamctl.models.base import Base, load_base
 from pamctl.models.lora import lora_from_adapter
 from pamctl.refusal import Refusal, UsageRefusal
@@ -76,19 +78,21 @@ def score_adapter(
     lora = jax.device_put(lora, model.devices.replicated)
     sizes = [len(task.split(split)[:limit]) for task in opened]
     scored: list[Result] = []
-    answered: dict[str, list[Prediction]] = {}
+    answered: list[Prediction] = []
     for number, task in enumerate(opened):
         tell = partial(_tell, on_examples, sum(sizes[:number]), sum(sizes), task.name)
-        answered[task.name] = evaluate(
+        predicted = evaluate(
             model, lora, 1.0, task, split, limit, max_new_tokens, batch_size=batch_size, on_examples=tell
         )
-        result = result_of(answered[task.name], task, model, adapter, split=split)
+        result = result_of(predicted, task, model.fingerprint, adapter, split=split)
         result = replace(result, stage=stage or result.stage, order=order or result.order)
         scored.append(replace(result, run=run or result.run))
+        answered += placed(predicted, scored[-1])
         if results and is_main():
             append_results(results, scored[-1:])
     if predictions and is_main():
-        write_predictions(predictions, answered, force=force)
+        with predictions_file(predictions, force=force) as file:
+            file.add(answered)
     return scored
 
 

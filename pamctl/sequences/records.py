@@ -75,4 +75,4 @@ class Records:
 
 def _key(result: Result) -> Result:
     """A result without what its labels do not decide."""
-    return replace(result, score=0.0, n=1, examples=None)
+    return replace(result, score=0.0, n=1, examples=None, types=None, unread=None)

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from pamctl.adapters import Adapter, open_adapter, write_adapter
-from pamctl.evaluation.evaluate import evaluate, result_of
+from pamctl.evaluation.evaluate import evaluate
 from pamctl.evaluation.results import Result
+from pamctl.evaluation.scoring import result_of
 from pamctl.merging import execute, plan_merge
 from pamctl.merging.recipe import FILE_NAME, Recipe, recipe_text
 from pamctl.models.base import Base
 from pamctl.models.lora import adapts_vision, lora_from_adapter
 from pamctl.tasks import open_task
 from pamctl.tasks.task import TEST, TRAIN, Task
-from pamctl.training.batches import EncodedSplit, encode_split, image_features_of
+from pamctl.training.batches import EncodedSplit, image_features_of, train_split
 from pamctl.training.configuration import Settings
 from pamctl.training.inheritance import Inheritance
 from pamctl.training.methods import Merging
@@ -98,7 +99,7 @@ class Workbench:
         lora = {} if adapter is None else lora_from_adapter(adapter, self.base.config)
         features = None if adapts_vision(lora) else self._frozen_features(task)
         predictions = evaluate(self.base, lora, 1.0, self.tasks[task], TEST, features=features)
-        return result_of(predictions, self.tasks[task], self.base, adapter, split=TEST)
+        return result_of(predictions, self.tasks[task], self.base.fingerprint, adapter, split=TEST)
 
     def _frozen_features(self, task: str) -> np.ndarray:
         if task not in self._features:
@@ -113,5 +114,5 @@ class Workbench:
     def _train_split(self, task: Task) -> EncodedSplit:
         """A task's training split, encoded for a frozen vision tower when first asked for."""
         if task.name not in self._encoded:
-            self._encoded[task.name] = encode_split(self.base, task.split(TRAIN), task.text_length)
+            self._encoded[task.name] = train_split(self.base, task)
         return self._encoded[task.name]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pamctl.adapters import Adapter, open_adapter, write_adapter
 from pamctl.alignment import align
-from pamctl.evaluation.evaluate import place_of
 from pamctl.evaluation.results import Result
+from pamctl.evaluation.scoring import place_of
 from pamctl.models.base import Base
 from pamctl.refusal import Preempted
 from pamctl.sequences.diagnostics import EVERYTHING, diagnostics

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from pamctl.evaluation.evaluate import evaluate, result_of
+from pamctl.evaluation.evaluate import evaluate
+from pamctl.evaluation.scoring import result_of
 from pamctl.models.base import Base, load_base
 from pamctl.models.lora import init_lora
 from pamctl.models.paligemma import Lora
@@ -74,7 +75,7 @@ def test_scores_are_percent_and_progress_is_told(base: Base, task: Task) -> None
     assert told == [3, 6, 9, 10]
     for prediction in predictions:
         assert prediction.score == 100.0 * (prediction.prediction.strip().lower() in prediction.answers)
-    result = result_of(predictions, task, base, None)
+    result = result_of(predictions, task, base.fingerprint, None)
     assert (result.stage, result.tasks, result.n, result.base) == ("base", (), 10, base.fingerprint)
     assert result.score == np.mean([prediction.score for prediction in predictions])
-    assert result.examples != result_of(predictions[:4], task, base, None).examples
+    assert result.examples != result_of(predictions[:4], task, base.fingerprint, None).examples

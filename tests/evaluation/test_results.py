@@ -9,17 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from pamctl.evaluation.results import (
-    Prediction,
-    Result,
-    append_results,
-    mean_score,
-    read_results,
-    write_predictions,
-)
+from pamctl.evaluation.results import Result, TypeScore, append_results, read_results
 from pamctl.refusal import Refusal, UsageRefusal
 
-RESULT = Result("größe", "merged", ("a", "b"), "exact", 12.5, 8, adapter="f" * 64, seed=0)
+RESULT = Result(
+    "größe",
+    "merged",
+    ("a", "b"),
+    "exact",
+    12.5,
+    8,
+    adapter="f" * 64,
+    seed=0,
+    types={"yes/no": TypeScore(50.0, 2), "ß": TypeScore(0.0, 5)},
+    unread=3,
+)
 
 WRITER = """
 import sys
@@ -114,6 +118,17 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: p
         ({"tasks": [1]}, "`tasks` is [1]"),
         ({"stage": "final"}, "`stage` is 'final'"),
         ({"schema": "other/2"}, "`schema` is 'other/2'"),
+        ({"parents": [None]}, "`parents` is [None]"),
+        ({"unread": "2"}, "`unread` is '2'"),
+        ({"unread": 9}, "`unread` is 9 of n = 8"),
+        ({"unread": -1}, "`unread` is -1"),
+        ({"types": ["a"]}, "`types` is ['a']"),
+        ({"types": {"a": 1.0}}, "`types` has 1.0 for 'a'"),
+        ({"types": {"a": {"score": 1.0}}}, "`types` has {'score': 1.0} for 'a'"),
+        ({"types": {"a": {"score": True, "n": 1}}}, "`types` has {'score': True, 'n': 1} for 'a'"),
+        ({"types": {"a": {"score": 101, "n": 1}}}, "`types` has {'score': 101, 'n': 1} for 'a'"),
+        ({"types": {"a": {"score": 1, "n": 0}}}, "`types` has {'score': 1, 'n': 0} for 'a'"),
+        ({"types": {"a": {"score": 1, "n": 9}}}, "`types` has 9 examples of n = 8"),
     ],
 )
 def test_a_record_at_fault_is_named_by_line_and_field(
@@ -125,6 +140,27 @@ def test_a_record_at_fault_is_named_by_line_and_field(
         read_results([file])
     assert f"{file} line 2" in refused.value.what
     assert fault in refused.value.what
+
+
+def test_a_record_may_be_torn_at_any_byte(tmp_path: Path) -> None:
+    file = tmp_path / "results.jsonl"
+    append_results(file, [RESULT])
+    whole = file.read_bytes()[:-1]
+    for end in range(1, len(whole)):
+        file.write_bytes(whole[:end] + b"\n" + whole + b"\n")
+        results, notes = read_results([file])
+        assert (results, len(notes)) == ([RESULT], 1), whole[:end]
+        assert "line 1 was left torn" in notes[0]
+
+
+def test_zeros_that_a_crash_of_the_machine_left_are_a_torn_line(tmp_path: Path) -> None:
+    file = tmp_path / "results.jsonl"
+    file.write_bytes(b'{"task": "t", "sta' + b"\0" * 40)
+    append_results(file, [RESULT])
+    assert read_results([file]) == (
+        [RESULT],
+        [f"{file} line 1 was left torn by a stopped writer and is skipped"],
+    )
 
 
 @pytest.mark.parametrize("text", ["hello\n", "[1]\n", '{"a": }\n', '{"score": NaN}\n'])
@@ -144,22 +180,3 @@ def test_absent_and_empty_files_are_refused(tmp_path: Path) -> None:
         append_results(tmp_path, [RESULT])
     with pytest.raises(Refusal, match="cannot be made"):
         append_results(tmp_path / "r.jsonl" / "x", [RESULT])
-
-
-def test_predictions_are_written_whole_and_their_mean_is_the_score(tmp_path: Path) -> None:
-    answered = [Prediction(str(i), "q", "Größe", ("a",), 100.0 * (i % 2)) for i in range(5)]
-    assert mean_score(answered) == 40.0
-    file = tmp_path / "p.jsonl"
-    write_predictions(file, {"t": answered})
-    records = [json.loads(line) for line in file.read_text().splitlines()]
-    assert records[1] == {
-        "schema": "pamctl.prediction/1",
-        "task": "t",
-        "id": "1",
-        "prefix": "q",
-        "prediction": "Größe",
-        "answers": ["a"],
-        "score": 100.0,
-    }
-    with pytest.raises(Refusal, match="already exists"):
-        write_predictions(file, {"t": answered})
