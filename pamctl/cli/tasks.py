@@ -90,7 +90,7 @@ def show(task: str, index: int, split: str, save: str | None, force: bool) -> No
     if index >= len(examples):
         raise UsageRefusal(f"--index {index}: split {split} has {len(examples)} examples", "count from 0")
     example = examples[index]
-    image = example.load_image()
+    image = example.load_images()[0]
     text = f"id:      {example.id}\nprompt:  {example.prefix}\nanswers: {', '.join(example.answers)}"
     if save:
         with whole_file(Path(save), force=force) as draft:

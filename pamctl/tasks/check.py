@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
 from pamctl.refusal import Refusal
 from pamctl.tasks import open_task
 from pamctl.tasks.jsonl import Row, read_rows, task_files
@@ -102,9 +100,9 @@ def _check_split(
         if not example.answers or not all(answer.strip() for answer in example.answers):
             found.errors.append(f"{split}: id {example.id!r} has an empty answer")
         ids.add(example.id)
-        if example.load_image not in hashes:
-            hashes[example.load_image] = _image_hash(found, example)
-        if image := hashes[example.load_image]:
+        if example.load_images not in hashes:
+            hashes[example.load_images] = _image_hash(found, example)
+        if image := hashes[example.load_images]:
             keys[image, example.prefix] = example
         on_example()
     return keys
@@ -112,11 +110,14 @@ def _check_split(
 
 def _image_hash(found: TaskCheck, example: Example) -> str | None:
     try:
-        image: Image.Image = example.load_image()
+        images = example.load_images()
     except Refusal as fault:
         found.errors.append(fault.what)
         return None
-    return hashlib.sha256(repr(image.size).encode() + image.convert("RGB").tobytes()).hexdigest()
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(repr(image.size).encode() + image.convert("RGB").tobytes())
+    return digest.hexdigest()
 
 
 def _named(ids: Sequence[str]) -> str:

@@ -7,15 +7,13 @@ as both `train` and `test`. Other fields are left alone. A byte order mark, CRLF
 """
 
 import json
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
 from pamctl.refusal import Refusal, UsageRefusal
+from pamctl.tasks.images import picture_file
 from pamctl.tasks.task import Example, Task
 
 SPLIT_FILES = ("train", "val", "test")
@@ -23,7 +21,6 @@ UNNAMED = ""
 WITHOUT_SPLITS = ("train", "test")
 PROMPT_FIELDS = ("question", "prefix")
 ANSWER_FIELDS = ("answer", "suffix", "answers")
-DEEP_MODES = ("I", "F")
 
 
 @dataclass(frozen=True)
@@ -33,38 +30,6 @@ class Row:
     line: int
     split: str | None
     example: Example
-
-
-@dataclass(frozen=True)
-class ImageFile:
-    """Loads one image when called; equal for equal paths, so that a reader can decode each file once."""
-
-    path: Path
-    where: str = field(compare=False)
-
-    def __call__(self) -> Image.Image:
-        """The image as RGB; refuses what is broken, 16-bit, or larger than Pillow's decompression limit."""
-        try:
-            return self._decoded()
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as fault:
-            raise Refusal(
-                f"{self.where}: image {self.path} has more than {Image.MAX_IMAGE_PIXELS} pixels",
-                "scale it down, or remove the line",
-            ) from fault
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as fault:
-            raise Refusal(
-                f"{self.where}: image {self.path} cannot be read: {fault}",
-                "replace the file, or remove the line",
-            ) from fault
-
-    def _decoded(self) -> Image.Image:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(self.path) as image:
-                if image.mode.startswith(DEEP_MODES):
-                    raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
-                # Pillow loses the colour key of a palette unless alpha is made explicit first
-                return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
 
 
 def jsonl_task(path: Path) -> Task:
@@ -163,7 +128,7 @@ def _row(path: Path, number: int, text: bytes, file_split: str | None) -> Row:
         )
     if file_split and split not in (None, file_split):
         raise Refusal(f"{where}: `split` is {split!r} in {path.name}", "leave `split` out, or move the line")
-    load = ImageFile(_image(path, where, record), f"{where} (id {identity})")
+    load = picture_file(_image(path, where, record), f"{where} (id {identity})")
     return Row(number, file_split or split, Example(str(identity), prefix, answers, load))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -11,26 +12,47 @@ TRAIN, TEST = "train", "test"
 """The names of the splits that are trained on, and scored."""
 
 
-@dataclass(frozen=True)
+LoadImages = Callable[[], Sequence[Image.Image]]
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
-    """One image and question with every accepted answer.
+    """One question on an image, or on the frames of a video, with every accepted answer.
 
     Attributes:
         id: unique within the split.
         prefix: the exact prompt, before the separator.
-        answers: accepted answers; the first is the one trained on.
-        load_image: returns the image when called, so that a split holds no pixels.
+        answers: accepted answers; the first is the one trained on, unless the task samples them.
+        load_images: returns the image, or the frames, when called, so that a split holds no pixels.
+        type: kind of question, by which scores are broken down; None where the task has no kinds.
     """
 
     id: str
     prefix: str
     answers: tuple[str, ...]
-    load_image: Callable[[], Image.Image]
+    load_images: LoadImages
+    type: str | None = None
 
     @property
     def suffix(self) -> str:
-        """The answer trained on."""
+        """The first answer."""
         return self.answers[0]
+
+
+class Text(NamedTuple):
+    """What is trained on at one visit of an example: the exact prompt, and the answer."""
+
+    prefix: str
+    suffix: str
+
+
+Visit = Callable[[Example, int, int], Text]
+"""(example, seed, epoch) -> what is trained on: a function of these alone, so that nothing is remembered."""
+
+
+def first_answer(example: Example, seed: int, epoch: int) -> Text:
+    """The same at every visit: the prompt and the first answer."""
+    return Text(example.prefix, example.suffix)
 
 
 @dataclass(frozen=True)
@@ -62,6 +84,8 @@ class Task:
 
     Attributes:
         metric: name of the answer metric in `pamctl.evaluation.answers`.
+        visit: what is trained on at each visit of an example.
+        frames: images an example.
         text_length: most tokens of prefix, separator and answer together.
         max_new_tokens: most tokens decoded as an answer.
         notes: what to know before trusting a score of this task.
@@ -72,6 +96,8 @@ class Task:
     splits: Mapping[str, Sequence[Example]]
     description: str = ""
     metric: str = "exact"
+    visit: Visit = first_answer
+    frames: int = 1
     text_length: int = 128
     max_new_tokens: int = 16
     recipe: Recipe = field(default_factory=Recipe)

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from pamctl.models.base import Base
 from pamctl.models.paligemma import image_features
 from pamctl.models.text import TextBatch, bucket, text_batch
-from pamctl.refusal import Refusal
-from pamctl.tasks.task import Example
+from pamctl.refusal import Refusal, UsageRefusal
+from pamctl.tasks.task import TRAIN, Example, Task, Text, Visit, first_answer
+from pamctl.tasks.visits import images_at
+from pamctl.training.epochs import Indices, Visits
 
 IMAGES_AT_ONCE = 100
 MEMORY_FOR_FEATURES = 2 * 2**30
 MOST_DECODERS = 16
-
-Indices = NDArray[np.int64]
 
 
 class Batch(NamedTuple):
@@ -43,19 +43,22 @@ class EncodedSplit:
     """A split ready for training.
 
     Attributes:
-        texts: every example, (examples, width).
-        images: indices -> features (b, n, d) of the frozen vision tower, or pixels (b, images, h, w, 3) where
+        texts: every example at its first visit, (examples, width).
+        images: visits -> features (b, n, d) of the frozen vision tower, or pixels (b, images, h, w, 3) where
             the adapter changes what the tower makes of them or they would not fit in memory.
         features_given: which of the two `images` gives.
         fingerprint: SHA-256 of ids, prompts and answers, and of the images where they are read beforehand.
         smoothing: each example's label smoothing, (examples,) float32.
+        visited: visits -> their texts, (b, width), where another visit may have another text; None where
+            those of the first visit hold for all.
     """
 
     texts: TextBatch
-    images: Callable[[Indices], np.ndarray]
+    images: Callable[[Visits], np.ndarray]
     features_given: bool
     fingerprint: str
     smoothing: np.ndarray
+    visited: Callable[[Visits], TextBatch] | None = None
 
     def __len__(self) -> int:
         return len(self.texts.tokens)
@@ -64,52 +67,101 @@ class EncodedSplit:
         """The same split with one label smoothing for every example."""
         return replace(self, smoothing=np.full(len(self), smoothing, np.float32))
 
-    def batch(self, indices: Indices, rows: Indices | None = None) -> Batch:
-        """Return some examples, texts no wider than the bucket of the longest of them.
+    def texts_at(self, visits: Visits) -> TextBatch:
+        """The texts of some visits, (b, width)."""
+        return _rows(self.texts, visits.examples) if self.visited is None else self.visited(visits)
+
+    def batch(self, visits: Visits, rows: Indices | None = None) -> Batch:
+        """Return what some visits see, texts no wider than the bucket of the longest of them.
 
         Args:
-            indices: of the whole batch, which decide the widths.
+            visits: of the whole batch, which decide the widths.
             rows: those of them that are returned; None for all.
         """
-        texts, length = self.texts, np.asarray(self.texts.length)
-        suffix = length[indices] - np.asarray(texts.prefix_length)[indices]
-        width = min(bucket(int(length[indices].max())), texts.tokens.shape[1])
-        kept = indices if rows is None else indices[rows]
-        chosen = replace(
-            texts,
-            tokens=texts.tokens[kept, :width],
-            prefix_length=texts.prefix_length[kept],
-            length=texts.length[kept],
-            suffix_width=min(bucket(int(suffix.max())), texts.suffix_width),
-        )
-        return Batch(self.images(kept), chosen, self.smoothing[kept])
+        texts = self.texts_at(visits)
+        longest, suffix = np.asarray(texts.length), np.asarray(texts.length) - np.asarray(texts.prefix_length)
+        width = min(bucket(int(longest.max())), texts.tokens.shape[1])
+        suffix_width = min(bucket(int(suffix.max())), texts.suffix_width)
+        kept = np.arange(len(visits)) if rows is None else rows
+        chosen = _rows(texts, kept)
+        chosen = replace(chosen, tokens=chosen.tokens[:, :width], suffix_width=suffix_width)
+        mine = visits.taken(kept)
+        return Batch(self.images(mine), chosen, self.smoothing[mine.examples])
+
+
+def _rows(texts: TextBatch, rows: Indices) -> TextBatch:
+    columns = {name: getattr(texts, name)[rows] for name in ("tokens", "prefix_length", "length")}
+    return replace(texts, **columns)
+
+
+def train_split(base: Base, task: Task, *, vision_adapted: bool = False) -> EncodedSplit:
+    """Encode a task's training split; arguments and errors are those of `encode_split`."""
+    return encode_split(
+        base,
+        task.split(TRAIN),
+        task.text_length,
+        vision_adapted=vision_adapted,
+        visit=task.visit,
+        frames=task.frames,
+    )
 
 
 def encode_split(
-    base: Base, examples: Sequence[Example], text_length: int, *, vision_adapted: bool = False
+    base: Base,
+    examples: Sequence[Example],
+    text_length: int,
+    *,
+    vision_adapted: bool = False,
+    visit: Visit = first_answer,
+    frames: int = 1,
 ) -> EncodedSplit:
-    """Encode a split for training on each example's first answer.
+    """Encode a split for training.
 
     Where the vision tower is frozen and the features of the split fit in memory, they are computed here,
-    once; otherwise images are read batch by batch.
+    once; otherwise, and for videos, which start elsewhere at each visit, images are read batch by batch.
 
     Args:
         text_length: most tokens of prefix, separator and answer together.
         vision_adapted: whether the adapter changes the vision tower or the projector.
+        visit: what is trained on at each visit of an example.
+        frames: images an example.
 
     Raises:
         Refusal: an image cannot be read, an answer is empty, or a text is longer than `text_length`.
     """
     digest = hashlib.sha256()
-    texts = encode_texts(base, _recorded(examples, digest), text_length)
+    varied = visit is not first_answer
+    texts = encode_texts(base, _recorded(examples, digest, every=varied), text_length, every=varied)
     features: np.ndarray | None = None
     # Several processes would each compute all of them.
     alone = jax.process_count() == 1
-    if alone and not vision_adapted and len(examples) * _feature_bytes(base) <= MEMORY_FOR_FEATURES:
+    fits = frames == 1 and len(examples) * _feature_bytes(base) <= MEMORY_FOR_FEATURES
+    if alone and not vision_adapted and fits:
         features = image_features_of(base, examples, digest.update)
-    images = features.__getitem__ if features is not None else _pixels_of(base, examples)
-    smoothing = np.zeros(len(examples), np.float32)
-    return EncodedSplit(texts, images, features is not None, digest.hexdigest(), smoothing)
+    return EncodedSplit(
+        texts,
+        _pixels_of(base, examples) if features is None else partial(_features_at, features),
+        features is not None,
+        digest.hexdigest(),
+        np.zeros(len(examples), np.float32),
+        partial(_texts_at, base, examples, text_length, visit, texts) if varied else None,
+    )
+
+
+def _features_at(features: np.ndarray, visits: Visits) -> np.ndarray:
+    found: np.ndarray = features[visits.examples]
+    return found
+
+
+def _texts_at(
+    base: Base, examples: Sequence[Example], text_length: int, visit: Visit, first: TextBatch, visits: Visits
+) -> TextBatch:
+    """The texts of some visits, as wide as all the split's first ones."""
+    pairs = []
+    for index, epoch in zip(visits.examples, visits.epochs, strict=True):
+        example = examples[int(index)]
+        pairs.append(_encoded(base, example, visit(example, visits.seed, int(epoch)), text_length))
+    return text_batch(pairs, first.tokens.shape[1], first.suffix_width, base.config.pad_token_id)
 
 
 def joined(splits: Sequence[EncodedSplit], pad: int) -> EncodedSplit:
@@ -127,29 +179,53 @@ def joined(splits: Sequence[EncodedSplit], pad: int) -> EncodedSplit:
     ]
     starts = np.cumsum([0, *map(len, splits)])
 
-    def images(indices: Indices) -> np.ndarray:
-        owners = np.searchsorted(starts, indices, side="right") - 1
-        first, *others = np.unique(owners)
-        rows = splits[first].images(indices[owners == first] - starts[first])
-        found = np.empty((len(indices), *rows.shape[1:]), rows.dtype)
-        found[owners == first] = rows
-        for owner in others:
-            found[owners == owner] = splits[owner].images(indices[owners == owner] - starts[owner])
+    def of_owners(visits: Visits) -> Iterator[tuple[NDArray[np.bool_], EncodedSplit, Visits]]:
+        owners = np.searchsorted(starts, visits.examples, side="right") - 1
+        for owner in np.unique(owners):
+            yield owners == owner, splits[owner], visits.taken(owners == owner, int(starts[owner]))
+
+    def images(visits: Visits) -> np.ndarray:
+        parts = [(rows, split.images(own)) for rows, split, own in of_owners(visits)]
+        _refuse_other_shapes([part for _, part in parts])
+        found = np.empty((len(visits), *parts[0][1].shape[1:]), parts[0][1].dtype)
+        for rows, part in parts:
+            found[rows] = part
         return found
 
+    def visited(visits: Visits) -> TextBatch:
+        found = _rows(first, visits.examples)
+        for rows, split, own in of_owners(visits):
+            part = split.texts_at(own)
+            found.tokens[rows, : part.tokens.shape[1]] = part.tokens
+            found.tokens[rows, part.tokens.shape[1] :] = pad
+            found.prefix_length[rows], found.length[rows] = part.prefix_length, part.length
+        return found
+
+    first = replace(
+        texts[0],
+        tokens=np.concatenate(padded),
+        prefix_length=np.concatenate([of.prefix_length for of in texts]),
+        length=np.concatenate([of.length for of in texts]),
+        suffix_width=max(of.suffix_width for of in texts),
+    )
     return EncodedSplit(
-        replace(
-            texts[0],
-            tokens=np.concatenate(padded),
-            prefix_length=np.concatenate([of.prefix_length for of in texts]),
-            length=np.concatenate([of.length for of in texts]),
-            suffix_width=max(of.suffix_width for of in texts),
-        ),
+        first,
         images,
         splits[0].features_given,
         _together(splits),
         np.concatenate([split.smoothing for split in splits]),
+        visited if any(split.visited for split in splits) else None,
     )
+
+
+def _refuse_other_shapes(parts: Sequence[np.ndarray]) -> None:
+    """Refuse a batch of examples with different numbers of images: they would not see the same positions."""
+    counts = sorted({part.shape[1] for part in parts})
+    if len(counts) > 1:
+        raise UsageRefusal(
+            f"the examples learned together have {counts[0]} and {counts[-1]} images",
+            "give their tasks one number of `frames`",
+        )
 
 
 def _together(splits: Sequence[EncodedSplit]) -> str:
@@ -157,29 +233,39 @@ def _together(splits: Sequence[EncodedSplit]) -> str:
     return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
-def encode_texts(base: Base, examples: Iterable[Example], text_length: int) -> TextBatch:
+def encode_texts(
+    base: Base, examples: Iterable[Example], text_length: int, *, every: bool = False
+) -> TextBatch:
     """Return the texts of all examples in one batch, refusing one that is too long by its id.
 
     The width is the bucket of the longest.
+
+    Args:
+        every: take the longest of all answers into account, not of the first ones alone.
     """
-    pairs = []
+    pairs, width, suffix_width = [], 0, 0
     for example in examples:
-        if not example.answers or not example.suffix.strip():
+        if not example.answers:
             raise Refusal(f"example {example.id} has an empty answer", "give it an answer, or remove it")
-        prefix, suffix = (
-            base.tokenizer.encode_prefix(example.prefix),
-            base.tokenizer.encode_suffix(example.suffix),
-        )
-        if len(prefix) + len(suffix) > text_length:
-            raise Refusal(
-                f"example {example.id} has {len(prefix)} prompt and {len(suffix)} answer tokens, "
-                f"more than the task's text length of {text_length}",
-                "shorten it, or remove it",
-            )
-        pairs.append((prefix, suffix))
-    width = max(len(prefix) + len(suffix) for prefix, suffix in pairs)
-    suffix_width = max(len(suffix) for _, suffix in pairs)
+        for answer in dict.fromkeys(example.answers if every else example.answers[:1]):
+            prefix, suffix = pair = _encoded(base, example, Text(example.prefix, answer), text_length)
+            width, suffix_width = max(width, len(prefix) + len(suffix)), max(suffix_width, len(suffix))
+            if answer == example.suffix:
+                pairs.append(pair)
     return text_batch(pairs, bucket(width), bucket(suffix_width), base.config.pad_token_id)
+
+
+def _encoded(base: Base, example: Example, text: Text, text_length: int) -> tuple[list[int], list[int]]:
+    if not text.suffix.strip():
+        raise Refusal(f"example {example.id} has an empty answer", "give it an answer, or remove it")
+    prefix, suffix = base.tokenizer.encode_prefix(text.prefix), base.tokenizer.encode_suffix(text.suffix)
+    if len(prefix) + len(suffix) > text_length:
+        raise Refusal(
+            f"example {example.id} has {len(prefix)} prompt and {len(suffix)} answer tokens, "
+            f"more than the task's text length of {text_length}",
+            "shorten it, remove it, or give the task a larger text_length",
+        )
+    return prefix, suffix
 
 
 def image_features_of(
@@ -190,24 +276,41 @@ def image_features_of(
     Args:
         on_pixels: told the bytes of the pixels, batch by batch.
     """
-    parts = []
-    for first in range(0, len(examples), IMAGES_AT_ONCE):
-        pixels = load_pixels(base, examples[first : first + IMAGES_AT_ONCE])
+    parts: list[np.ndarray] = []
+    at_once = IMAGES_AT_ONCE
+    while (done := sum(map(len, parts))) < len(examples):
+        pixels = load_pixels(base, examples[done : done + at_once])
+        at_once = max(1, IMAGES_AT_ONCE // pixels.shape[1])
+        pixels = pixels[:at_once]
         if on_pixels is not None:
             on_pixels(pixels.tobytes())
         # Always the same number of rows, so that the last batch is no second compilation.
-        full = np.resize(pixels, (IMAGES_AT_ONCE, *pixels.shape[1:]))
+        full = np.resize(pixels, (at_once, *pixels.shape[1:]))
         parts.append(np.asarray(image_features(base.config, base.parameters, {}, 1.0, full))[: len(pixels)])
     return np.concatenate(parts)
 
 
-def load_pixels(base: Base, examples: Iterable[Example]) -> NDArray[np.float32]:
-    """Return the images of some examples, (b, 1, h, w, 3) in [-1, 1], decoded on all cores.
+def load_pixels(base: Base, examples: Sequence[Example], visits: Visits | None = None) -> NDArray[np.float32]:
+    """Return the images of some examples, (b, n, h, w, 3) in [-1, 1], decoded on all cores.
+
+    Args:
+        visits: of each example the visit whose images are meant; None for those that scores are taken with.
 
     Raises:
-        Refusal: one cannot be read; it is named by its id.
+        Refusal: one cannot be read, or has another number of images than the others; it is named by its id.
     """
-    return np.stack(list(_decoders().map(partial(_pixels, base), examples)))[:, None]
+    if visits is None:
+        found = list(_decoders().map(partial(_pixels, base), examples))
+    else:
+        at = [(visits.seed, int(epoch)) for epoch in visits.epochs]
+        found = list(_decoders().map(partial(_pixels, base), examples, at))
+    for example, pixels in zip(examples, found, strict=True):
+        if pixels.shape != found[0].shape:
+            raise Refusal(
+                f"example {example.id} has {len(pixels)} images, others have {len(found[0])}",
+                "give the tasks learned together one number of `frames`",
+            )
+    return np.stack(found)
 
 
 @cache
@@ -215,9 +318,11 @@ def _decoders() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MOST_DECODERS), "decoder")
 
 
-def _pixels(base: Base, example: Example) -> NDArray[np.float32]:
+def _pixels(base: Base, example: Example, at: tuple[int, int] | None = None) -> NDArray[np.float32]:
+    """The images of one example, (n, h, w, 3); `at` is the seed and epoch of a visit."""
     try:
-        return base.images.pixels(example.load_image())
+        images = example.load_images() if at is None else images_at(example, *at)
+        return np.stack([base.images.pixels(image) for image in images])
     except (OSError, ValueError, SyntaxError) as fault:
         raise Refusal(
             f"the image of example {example.id} cannot be read: {fault}",
@@ -225,13 +330,14 @@ def _pixels(base: Base, example: Example) -> NDArray[np.float32]:
         ) from fault
 
 
-def _pixels_of(base: Base, examples: Sequence[Example]) -> Callable[[Indices], np.ndarray]:
-    return lambda indices: load_pixels(base, [examples[int(index)] for index in indices])
+def _pixels_of(base: Base, examples: Sequence[Example]) -> Callable[[Visits], np.ndarray]:
+    return lambda visits: load_pixels(base, [examples[int(index)] for index in visits.examples], visits)
 
 
-def _recorded(examples: Iterable[Example], digest: "hashlib._Hash") -> Iterable[Example]:
+def _recorded(examples: Iterable[Example], digest: "hashlib._Hash", *, every: bool) -> Iterable[Example]:
     for example in examples:
-        digest.update(repr((example.id, example.prefix, example.answers[:1])).encode())
+        answers = example.answers if every else example.answers[:1]
+        digest.update(repr((example.id, example.prefix, answers)).encode())
         yield example
 
 

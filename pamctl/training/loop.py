@@ -17,9 +17,10 @@ from pamctl.models.config import PaliGemmaConfig
 from pamctl.models.paligemma import Lora, image_features, loss_of_states, suffix_states
 from pamctl.models.trees import Remat, Tree
 from pamctl.refusal import Preempted
-from pamctl.training.batches import Batch, EncodedSplit, Indices
+from pamctl.training.batches import Batch, EncodedSplit
 from pamctl.training.checkpoints import Checkpoint, Checkpoints
 from pamctl.training.configuration import Configuration
+from pamctl.training.epochs import Visits
 from pamctl.training.metrics_log import MetricsLog
 from pamctl.training.optimizer import OptimizerState, Rates, optimizer, rates_of
 from pamctl.training.prefetching import made_ahead
@@ -69,7 +70,7 @@ class Run:
     """One task to be trained: all that the loop reads and nothing that it changes.
 
     Attributes:
-        order: step (1-based) -> the examples of its batch, as indices into `split`.
+        order: step (1-based) -> the visits of its batch, to examples of `split`.
         start: the task adapter before the first step; it is not changed.
         anchor: the global adapter with its thresholds; None where nothing is aligned.
         reference: the global adapter for terms, or what new factors are stacked on; {} where neither is.
@@ -79,7 +80,7 @@ class Run:
     base: Base
     split: EncodedSplit
     configuration: Configuration
-    order: Callable[[int], Indices]
+    order: Callable[[int], Visits]
     start: Lora
     anchor: Anchor | None
     reference: Lora = field(default_factory=dict)
@@ -156,8 +157,8 @@ def train(
 
 def _batch(run: Run, step: int) -> Batch:
     """The batch of a step (1-based), on the devices; this process reads its own rows alone."""
-    devices, indices = run.base.devices, run.order(step)
-    batch: Batch = devices.put_batch(run.split.batch(indices, devices.local_rows(len(indices))))
+    devices, visits = run.base.devices, run.order(step)
+    batch: Batch = devices.put_batch(run.split.batch(visits, devices.local_rows(len(visits))))
     return batch
 
 
@@ -170,9 +171,10 @@ def _stopping(stop: StopRequest | None, step: int) -> bool:
 
 def _sizes(run: Run, step: int) -> tuple[int, int, int]:
     """Examples, text tokens and, of these, suffix tokens of a step's whole batch."""
-    indices, texts = run.order(step), run.split.texts
-    length, prefix = (int(np.asarray(of)[indices].sum()) for of in (texts.length, texts.prefix_length))
-    return len(indices), length, length - prefix
+    visits = run.order(step)
+    texts = run.split.texts_at(visits)
+    length, prefix = (int(np.asarray(of).sum()) for of in (texts.length, texts.prefix_length))
+    return len(visits), length, length - prefix
 
 
 def initial_state(start: Lora, slow: Lora | None = None) -> State:

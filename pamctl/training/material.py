@@ -9,11 +9,11 @@ import numpy as np
 
 from pamctl.models.base import Base
 from pamctl.refusal import UsageRefusal
-from pamctl.tasks.task import TRAIN, Task
-from pamctl.training.batches import EncodedSplit, Indices, encode_split, joined
+from pamctl.tasks.task import Task
+from pamctl.training.batches import EncodedSplit, encode_split, joined, train_split
 from pamctl.training.configuration import Settings, resolve_recipe
-from pamctl.training.epochs import batch_indices
-from pamctl.training.mixture import mixed_indices, visits_of
+from pamctl.training.epochs import Visits, batch_visits
+from pamctl.training.mixture import mixed_visits, visits_of
 from pamctl.training.replay import Replay
 from pamctl.training.replay_buffer import ReplayBuffer
 
@@ -24,12 +24,12 @@ class Material:
 
     Attributes:
         recipe: of the optimiser, by the names of `Configuration`.
-        order: step (1-based) -> the examples of its batch, as indices into `split`.
+        order: step (1-based) -> the visits of its batch, to examples of `split`.
     """
 
     recipe: Mapping[str, Any]
     split: EncodedSplit
-    order: Callable[[int], Indices]
+    order: Callable[[int], Visits]
 
 
 def encoded_splits(
@@ -64,7 +64,7 @@ def mixed(
         [of.smoothed(each) for of, each in zip(encoded, smoothing, strict=True)], base.config.pad_token_id
     )
     if len(tasks) == 1:
-        return Material(recipe, split, partial(batch_indices, len(split), recipe["batch_size"], seed))
+        return Material(recipe, split, partial(batch_visits, len(split), recipe["batch_size"], seed))
     _refuse_differing(tasks, recipes)
     alone = [of["steps"] * of["batch_size"] for of in recipes]
     if settings.get("steps") is not None:
@@ -73,7 +73,7 @@ def mixed(
     steps = settings.get("steps") or -(-sum(visits) // recipe["batch_size"])
     same = smoothing[0] if len(set(smoothing)) == 1 else None
     sizes = tuple(len(of) for of in encoded)
-    order = partial(mixed_indices, sizes, visits, recipe["batch_size"], seed)
+    order = partial(mixed_visits, sizes, visits, recipe["batch_size"], seed)
     return Material({**recipe, "steps": steps, "label_smoothing": same}, split, order)
 
 
@@ -93,13 +93,14 @@ def with_replay(
     Raises:
         Refusal: a kept example is gone, or is not what was kept.
     """
-    longest = max(of.text_length for of in buffer.kept)
-    kept = encode_split(base, buffer.examples(opened), longest, vision_adapted=not new.split.features_given)
+    longest, frames = (max(getattr(of, name) for of in buffer.kept) for name in ("text_length", "frames"))
+    pixels = not new.split.features_given
+    kept = encode_split(base, buffer.examples(opened), longest, vision_adapted=pixels, frames=frames)
     kept = replace(kept, smoothing=np.array([of.label_smoothing for of in buffer.kept], np.float32))
     fresh, size, batch = len(new.split), len(kept), replay.batch or new.recipe["batch_size"]
 
-    def both(step: int) -> Indices:
-        return np.concatenate([new.order(step), fresh + batch_indices(size, batch, seed, step)])
+    def both(step: int) -> Visits:
+        return new.order(step).followed_by(batch_visits(size, batch, seed, step), fresh)
 
     return Material(new.recipe, joined([new.split, kept], base.config.pad_token_id), both)
 
@@ -109,7 +110,7 @@ def _encoded(
 ) -> EncodedSplit:
     if not vision and encode is not None:
         return encode(task)
-    return encode_split(base, task.split(TRAIN), task.text_length, vision_adapted=vision)
+    return train_split(base, task, vision_adapted=vision)
 
 
 def _refuse_differing(tasks: Sequence[Task], recipes: Sequence[Mapping[str, Any]]) -> None:

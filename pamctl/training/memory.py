@@ -11,6 +11,7 @@ import numpy as np
 
 from pamctl.models.text import TextBatch
 from pamctl.training.batches import Batch
+from pamctl.training.epochs import Visits
 from pamctl.training.loop import Run, StepNumbers, initial_state, train_step
 
 
@@ -74,7 +75,7 @@ def step_memory(run: Run) -> StepMemory:
 def _widest_batch(run: Run) -> Batch:
     """The shapes of a batch that holds the split's longest text."""
     rows = np.zeros(len(run.order(1)), np.int64)
-    image = run.split.images(rows[:1])
+    image = run.split.images(Visits.first(rows[:1]))
     longest = replace(run.split.texts, tokens=run.split.texts.tokens[rows], prefix_length=rows, length=rows)
 
     def shaped(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:

@@ -9,6 +9,8 @@ from typing import Any
 from pamctl.whole_output import disk_faults_named
 
 FILE_NAME = "metrics.jsonl"
+SCHEMA = "pamctl.training/1"
+"""That the `start` event names for all that follow it."""
 
 
 class MetricsLog:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pamctl.training.epochs import epoch_order
+from pamctl.training.epochs import Visits, epoch_order
 
 Mixing = Literal["proportional", "uniform", "square-root"]
 """How often each task is seen: as often as it would be by itself, all equally often, or between the two by
@@ -26,10 +26,10 @@ def visits_of(alone: Sequence[int], mixing: Mixing) -> tuple[int, ...]:
     return tuple(int(count) for count in np.diff(ends, prepend=0))
 
 
-def mixed_indices(
+def mixed_visits(
     sizes: tuple[int, ...], visits: tuple[int, ...], batch_size: int, seed: int, step: int
-) -> NDArray[np.int64]:
-    """Return the examples of step `step` (1-based), indices into the tasks' examples one after the other.
+) -> Visits:
+    """Return what step `step` (1-based) sees, as indices into the tasks' examples one after the other.
 
     The visits of all tasks are shuffled as a whole; each task's own visits walk through one permutation of
     its examples after another. What lies behind the last visit begins again at the first.
@@ -38,11 +38,11 @@ def mixed_indices(
     chosen = order[np.arange((step - 1) * batch_size, step * batch_size) % len(order)]
     starts, firsts = np.cumsum((0, *visits)), np.cumsum((0, *sizes))
     tasks = np.searchsorted(starts, chosen, side="right") - 1
-    indices = np.empty(batch_size, np.int64)
+    indices, epochs = np.empty((2, batch_size), np.int64)
     for row, (visit, task) in enumerate(zip(chosen - starts[tasks], tasks, strict=True)):
-        epoch, place = divmod(int(visit), sizes[task])
-        indices[row] = firsts[task] + epoch_order(sizes[task], seed, epoch)[place]
-    return indices
+        epochs[row], place = divmod(int(visit), sizes[task])
+        indices[row] = firsts[task] + epoch_order(sizes[task], seed, int(epochs[row]))[place]
+    return Visits(seed, indices, epochs)
 
 
 @lru_cache(maxsize=1)

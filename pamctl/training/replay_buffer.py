@@ -13,14 +13,14 @@ import numpy as np
 from PIL import Image
 
 from pamctl.refusal import Refusal
-from pamctl.tasks.task import TRAIN, Example, Task
+from pamctl.tasks.task import TRAIN, Example, LoadImages, Task
 from pamctl.training.replay import Replay, by_task, kept_of, shares_of
 
 FOLDER, FILE_NAME, IMAGES = "replay", "buffer.jsonl", "images"
 SCHEMA = "pamctl.replay/1"
 FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("task", "id", "prefix", "answer", "pixels"), (str,)),
-    "text_length": (int,),
+    **dict.fromkeys(("text_length", "frames"), (int,)),
     "label_smoothing": (int, float),
     **dict.fromkeys(("path", "image"), (str, type(None))),
 }
@@ -32,10 +32,11 @@ class Kept:
 
     Attributes:
         prefix, answer: the exact prompt, and the answer that was trained on.
-        pixels: SHA-256 of the picture's size and RGB values.
-        text_length, label_smoothing: the task's.
+        pixels: SHA-256 of the size and RGB values of the picture, or of each frame.
+        text_length, label_smoothing, frames: the task's.
         path: of the task; None for an embedded one, which is found by name. On disk relative to the buffer.
-        image: of a copy, on disk relative to the buffer; None for one that the task still has.
+        image: of a copy, on disk relative to the buffer, a folder where there are several frames; None for
+            one that the task still has.
     """
 
     task: str
@@ -47,6 +48,7 @@ class Kept:
     label_smoothing: float
     path: str | None = None
     image: str | None = None
+    frames: int = 1
 
 
 @dataclass(frozen=True)
@@ -83,22 +85,22 @@ class ReplayBuffer:
                 "put the task's data back, or train with --replay images=copy from the first task on",
             )
         return replace(
-            example, answers=(of.answer,), load_image=partial(self._checked, of, example.load_image)
+            example, answers=(of.answer,), load_images=partial(self._checked, of, example.load_images)
         )
 
-    def _checked(self, of: Kept, load: Callable[[], Image.Image]) -> Image.Image:
+    def _checked(self, of: Kept, load: LoadImages) -> Sequence[Image.Image]:
         way_on = "put the image back, or train with --replay images=copy from the first task on"
         try:
-            image = load()
+            images = load()
         except OSError as fault:
             raise Refusal(
                 f"{self.file}: the image of example {of.id} of {of.task} cannot be read: {fault}", way_on
             ) from fault
-        if _digest(image) != of.pixels:
+        if _digest(images) != of.pixels:
             raise Refusal(
                 f"{self.file}: the image of example {of.id} of {of.task} is not the one that was kept", way_on
             )
-        return image
+        return images
 
 
 def read_buffer(folder: Path) -> ReplayBuffer | None:
@@ -139,9 +141,19 @@ def buffer_after(
     examples = task.split(TRAIN)
     for place in kept_of([example.id for example in examples], task.name, share, seed):
         of = examples[place]
-        pixels = _digest(of.load_image())
-        path = task.path and os.path.abspath(task.path)
-        kept.append(Kept(task.name, of.id, of.prefix, of.suffix, pixels, task.text_length, smoothing, path))
+        kept.append(
+            Kept(
+                task=task.name,
+                id=of.id,
+                prefix=of.prefix,
+                answer=of.suffix,
+                pixels=_digest(of.load_images()),
+                text_length=task.text_length,
+                label_smoothing=smoothing,
+                path=task.path and os.path.abspath(task.path),
+                frames=task.frames,
+            )
+        )
     return ReplayBuffer(before.file if before else Path(FILE_NAME), tuple(kept))
 
 
@@ -159,9 +171,12 @@ def write_buffer(
     images: Sequence[str | None]
     if replay.images == "copy":
         (folder / IMAGES).mkdir()
-        images = [f"{IMAGES}/{number:05d}.png" for number in range(len(buffer.kept))]
+        images = [
+            f"{IMAGES}/{number:05d}" + (".png" if of.frames == 1 else "")
+            for number, of in enumerate(buffer.kept)
+        ]
         for example, name in zip(buffer.examples(opened), images, strict=True):
-            example.load_image().convert("RGB").save(folder / str(name))
+            _write(example.load_images(), folder / str(name))
     else:
         images = [of.image and os.path.relpath(of.image, target) for of in buffer.kept]
     with (folder / FILE_NAME).open("w", encoding="utf-8") as file:
@@ -174,13 +189,16 @@ def _parsed(record: Any, folder: Path) -> Kept:
     """A record with its paths made absolute; ValueError and TypeError name the field that is wrong."""
     if not isinstance(record, dict) or record.pop("schema", None) != SCHEMA:
         raise ValueError(f"no record of schema {SCHEMA}")
+    record.setdefault("frames", 1)
     for name, kinds in FIELD_TYPES.items():
         value = record.get(name)
         if isinstance(value, bool) or not isinstance(value, kinds):
             raise ValueError(f"{name} is {value!r}")
     kept = Kept(**record)
-    if kept.text_length < 1 or not 0 <= kept.label_smoothing < 1:
-        raise ValueError(f"text_length is {kept.text_length}, label_smoothing {kept.label_smoothing}")
+    if min(kept.text_length, kept.frames) < 1 or not 0 <= kept.label_smoothing < 1:
+        raise ValueError(
+            f"text_length is {kept.text_length}, frames {kept.frames}, label_smoothing {kept.label_smoothing}"
+        )
     placed = {
         name: os.path.normpath(folder / value)
         for name in ("path", "image")
@@ -193,11 +211,27 @@ def _by_id(task: Task) -> dict[str, Example]:
     return {example.id: example for example in task.split(TRAIN)}
 
 
-def _read(file: Path) -> Image.Image:
-    with Image.open(file) as image:
-        return image.convert("RGB")
+def _read(place: Path) -> list[Image.Image]:
+    """The copy of a picture, or of the frames in a folder."""
+    found = []
+    for file in sorted(place.iterdir()) if place.is_dir() else [place]:
+        with Image.open(file) as image:
+            found.append(image.convert("RGB"))
+    return found
 
 
-def _digest(image: Image.Image) -> str:
-    pixels = np.asarray(image.convert("RGB"))
-    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+def _write(images: Sequence[Image.Image], place: Path) -> None:
+    if place.suffix:
+        images[0].convert("RGB").save(place)
+        return
+    place.mkdir()
+    for number, image in enumerate(images):
+        image.convert("RGB").save(place / f"{number:03d}.png")
+
+
+def _digest(images: Sequence[Image.Image]) -> str:
+    digest = hashlib.sha256()
+    for image in images:
+        pixels = np.asarray(image.convert("RGB"))
+        digest.update(repr(pixels.shape).encode() + pixels.tobytes())
+    return digest.hexdigest()

@@ -27,7 +27,7 @@ from pamctl.training.finished import finished, write_finished
 from pamctl.training.inheritance import inherited
 from pamctl.training.loop import State, initial_state, train
 from pamctl.training.methods import method_named
-from pamctl.training.metrics_log import FILE_NAME, MetricsLog
+from pamctl.training.metrics_log import FILE_NAME, SCHEMA, MetricsLog
 from pamctl.training.preparation import Prepared, prepare, refuse_several
 from pamctl.training.reports import Diverged, Progress
 from pamctl.training.stop_request import StopRequest
@@ -178,7 +178,7 @@ def _trained(
         if tensorboard is not None and is_main():
             board = written.enter_context(closing(TensorBoard(tensorboard, found.step + 1 if found else 1)))
         if found is None:
-            log.event("start", run.configuration.to_json())
+            log.event("start", {"schema": SCHEMA, **run.configuration.to_json()})
         else:
             report(f"going on after step {found.step} of {run.configuration.steps}")
         try:

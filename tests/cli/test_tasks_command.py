@@ -44,7 +44,7 @@ def test_show_saves_the_image_and_prints_only_its_path(tmp_path: Path, capsys: C
     assert run("show", "tiny-gqa", "--save", str(file)) == 0
     assert capsys.readouterr().out == f"{file}\n"
     example = embedded_tasks()["tiny-gqa"].split("test")[0]
-    assert np.array_equal(np.asarray(Image.open(file)), np.asarray(example.load_image()))
+    assert np.array_equal(np.asarray(Image.open(file)), np.asarray(example.load_images()[0]))
     assert run("show", "tiny-gqa", "--save", str(file)) == 1
     assert run("show", "tiny-gqa", "--index", "400") == 2
     assert "has 400 examples" in capsys.readouterr().err

@@ -22,7 +22,7 @@ def digest(examples: list[Example]) -> str:
     sha = hashlib.sha256()
     for example in examples:
         sha.update(f"{example.id}|{example.prefix}|{example.answers}|".encode())
-        sha.update(np.asarray(example.load_image()).tobytes())
+        sha.update(np.asarray(example.load_images()[0]).tobytes())
     return sha.hexdigest()[:16]
 
 
@@ -38,7 +38,7 @@ def test_sizes_and_fields(name: str) -> None:
     assert len(task.split("test")) == TEST_EXAMPLES
     example = task.split("test")[7]
     assert example.id == "7"
-    assert np.asarray(example.load_image()).shape == (32, 32, 3)
+    assert np.asarray(example.load_images()[0]).shape == (32, 32, 3)
     assert example.prefix == example.prefix.strip() != ""
     assert example.suffix == example.suffix.strip() != ""
     with pytest.raises(IndexError):
@@ -49,7 +49,7 @@ def test_sizes_and_fields(name: str) -> None:
 def test_no_picture_is_in_both_splits(name: str) -> None:
     task = embedded_tasks()[name]
     train, test = (
-        {np.asarray(example.load_image()).tobytes() for example in task.split(split)}
+        {np.asarray(example.load_images()[0]).tobytes() for example in task.split(split)}
         for split in ("train", "test")
     )
     assert len(train) == TRAIN_EXAMPLES
@@ -85,7 +85,7 @@ def test_scienceqa_options_hold_the_answer_once() -> None:
 
 def test_textvqa_text_stands_in_the_picture() -> None:
     for example in embedded_tasks()["tiny-textvqa"].split("test")[:50]:
-        pixels = np.asarray(example.load_image()).min(-1) > 145
+        pixels = np.asarray(example.load_images()[0]).min(-1) > 145
         rows = [row for row in range(4) if pixels[row * CELL : (row + 1) * CELL].any()]
         assert len(rows) == 1
         cells = [pixels[rows[0] * CELL : rows[0] * CELL + 7, 8 * i + 1 : 8 * i + 6] for i in range(4)]

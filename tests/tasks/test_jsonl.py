@@ -41,7 +41,7 @@ def test_fields_have_synonyms_and_the_prompt_is_used_word_for_word(folder: Path)
         ("7", "answer en", ("blue",)),
     ]
     assert (test[0].id, test[0].answers, test[0].suffix) == ("3", ("one", "1"), "one")
-    assert np.array_equal(np.asarray(train[0].load_image()), np.arange(48).reshape(4, 4, 3))
+    assert np.array_equal(np.asarray(train[0].load_images()[0]), np.arange(48).reshape(4, 4, 3))
 
 
 def test_byte_order_mark_crlf_and_blank_lines(folder: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_broken_image_is_named_when_read(folder: Path, content: bytes) -> None
         "test"
     )
     with pytest.raises(Refusal) as refused:
-        examples[1].load_image()
+        examples[1].load_images()[0]
     assert "line 2 (id seven)" in refused.value.what
     assert "bad.png cannot be read" in refused.value.what
 
@@ -140,18 +140,18 @@ def test_a_decompression_bomb_is_refused(folder: Path, monkeypatch: pytest.Monke
     for limit in (10, 5):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with pytest.raises(Refusal, match=f"more than {limit} pixels"):
-            example.load_image()
+            example.load_images()[0]
 
 
 def test_every_8_bit_mode_becomes_rgb_and_deeper_ones_are_refused(folder: Path) -> None:
     for mode in ("L", "1", "P", "RGBA", "CMYK", "LA"):
         name = f"{mode}.tif" if mode == "CMYK" else f"{mode}.png"
         Image.new(mode, (3, 2)).save(folder / name)
-        image = open_task(write(folder / "t.jsonl", ROW | {"image": name})).split("test")[0].load_image()
+        image = open_task(write(folder / "t.jsonl", ROW | {"image": name})).split("test")[0].load_images()[0]
         assert (image.mode, image.size) == ("RGB", (3, 2))
     Image.new("I;16", (3, 2)).save(folder / "deep.png")
     with pytest.raises(Refusal, match="more than 8 bits"):
-        open_task(write(folder / "t.jsonl", ROW | {"image": "deep.png"})).split("test")[0].load_image()
+        open_task(write(folder / "t.jsonl", ROW | {"image": "deep.png"})).split("test")[0].load_images()[0]
 
 
 def test_an_unknown_name_lists_the_embedded_tasks_and_the_nearest() -> None:

@@ -13,6 +13,7 @@ from pamctl.refusal import Refusal
 from pamctl.tasks import Example, open_task
 from pamctl.training import batches
 from pamctl.training.batches import encode_split, image_features_of
+from pamctl.training.epochs import Visits
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_texts_are_prefix_separator_suffix_in_columns_of_eight(base: Base, examp
 
 def test_a_batch_is_the_chosen_rows(base: Base, examples: list[Example]) -> None:
     split = encode_split(base, examples, 16)
-    batch = replace(split, smoothing=np.arange(len(split)) / 100).batch(np.array([3, 1, 3]))
+    batch = replace(split, smoothing=np.arange(len(split)) / 100).batch(Visits.first([3, 1, 3]))
     np.testing.assert_array_equal(batch.images, image_features_of(base, examples)[[3, 1, 3]])
     np.testing.assert_array_equal(batch.texts.tokens, np.asarray(split.texts.tokens)[[3, 1, 3]])
     np.testing.assert_array_equal(batch.smoothing, [0.03, 0.01, 0.03])
@@ -52,9 +53,9 @@ def test_where_features_do_not_fit_in_memory_images_are_read_batch_by_batch(
     base: Base, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batches, "MEMORY_FOR_FEATURES", 0)
-    pixels = encode_split(base, examples, 16).batch(np.array([2, 0])).images
+    pixels = encode_split(base, examples, 16).batch(Visits.first([2, 0])).images
     assert pixels.shape == (2, 1, 8, 8, 3)
-    np.testing.assert_array_equal(pixels[1, 0], base.images.pixels(examples[0].load_image()))
+    np.testing.assert_array_equal(pixels[1, 0], base.images.pixels(examples[0].load_images()[0]))
 
 
 def test_a_batch_is_as_wide_as_its_longest_text_wherever_its_rows_go(
@@ -63,18 +64,18 @@ def test_a_batch_is_as_wide_as_its_longest_text_wherever_its_rows_go(
     long = replace(examples[1], prefix="a b c d e f g h a", answers=("a b c d e f g h",))
     split = encode_split(base, [examples[0], long, *examples[2:]], 32)
     assert split.texts.tokens.shape[1] == 24
-    texts = split.batch(np.array([2, 0])).texts
+    texts = split.batch(Visits.first([2, 0])).texts
     assert (texts.tokens.shape, texts.suffix_width) == ((2, 8), 8)
-    pixels, texts, smoothing = split.batch(np.array([2, 1, 0]), rows=np.array([2]))
+    pixels, texts, smoothing = split.batch(Visits.first([2, 1, 0]), rows=np.array([2]))
     assert (texts.tokens.shape, texts.suffix_width, len(pixels)) == ((1, 24), 16, 1)
     assert smoothing.shape == (1,)
     np.testing.assert_array_equal(texts.tokens, np.asarray(split.texts.tokens)[[0]])
 
 
 def test_an_adapted_vision_tower_gets_pixels(base: Base, examples: list[Example]) -> None:
-    pixels = encode_split(base, examples, 16, vision_adapted=True).batch(np.array([1])).images
+    pixels = encode_split(base, examples, 16, vision_adapted=True).batch(Visits.first([1])).images
     assert pixels.shape == (1, 1, 8, 8, 3)
-    np.testing.assert_array_equal(pixels[0, 0], base.images.pixels(examples[1].load_image()))
+    np.testing.assert_array_equal(pixels[0, 0], base.images.pixels(examples[1].load_images()[0]))
 
 
 def _with_id(example: Example) -> Example:
@@ -90,7 +91,7 @@ def _with_answer(example: Example) -> Example:
 
 
 def _with_image(example: Example) -> Example:
-    return replace(example, load_image=lambda: Image.new("RGB", (3, 3)))
+    return replace(example, load_images=lambda: [Image.new("RGB", (3, 3))])
 
 
 @pytest.mark.parametrize("changed", [_with_id, _with_prefix, _with_answer, _with_image])
@@ -112,7 +113,7 @@ def _broken() -> Image.Image:
         ({"answers": ("  ",)}, "example x has an empty answer"),
         ({"answers": ()}, "example x has an empty answer"),
         ({"prefix": "a b c d e f g h a b c d"}, "example x has 14 prompt and 2 answer tokens.* 15"),
-        ({"load_image": _broken}, "the image of example x cannot be read: truncated file"),
+        ({"load_images": _broken}, "the image of example x cannot be read: truncated file"),
     ],
 )
 def test_an_example_that_cannot_be_used_is_named(

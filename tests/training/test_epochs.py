@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pamctl.training.epochs import batch_indices, epoch_order, steps_of
+from pamctl.training.epochs import batch_visits, epoch_order, steps_of
 
 
 @given(examples=st.integers(1, 50), batch_size=st.integers(1, 20), seed=st.integers(0, 2**32 - 1))
@@ -13,16 +13,19 @@ def test_the_steps_walk_through_one_permutation_after_another(
     examples: int, batch_size: int, seed: int
 ) -> None:
     steps = steps_of(3, examples, batch_size)
-    seen = np.concatenate([batch_indices(examples, batch_size, seed, step + 1) for step in range(steps)])
+    batches = [batch_visits(examples, batch_size, seed, step + 1) for step in range(steps)]
+    seen = np.concatenate([batch.examples for batch in batches])
+    epochs = np.concatenate([batch.epochs for batch in batches])
+    np.testing.assert_array_equal(epochs, np.arange(len(seen)) // examples)
     for epoch in range(3):
         part = seen[epoch * examples : (epoch + 1) * examples]
         assert sorted(part) == list(range(examples))
 
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
-    later = batch_indices(100, 7, 3, 40)
+    later = batch_visits(100, 7, 3, 40).examples
     epoch_order.cache_clear()
-    np.testing.assert_array_equal(batch_indices(100, 7, 3, 40), later)
+    np.testing.assert_array_equal(batch_visits(100, 7, 3, 40).examples, later)
 
 
 def test_seeds_and_epochs_have_orders_of_their_own() -> None:

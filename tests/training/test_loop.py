@@ -16,7 +16,7 @@ from pamctl.models.base import Base
 from pamctl.models.lora import init_lora, lora_from_adapter
 from pamctl.models.paligemma import Lora, suffix_loss
 from pamctl.training.configuration import Settings
-from pamctl.training.epochs import batch_indices
+from pamctl.training.epochs import batch_visits
 from pamctl.training.loop import State, train, train_step
 from pamctl.training.metrics_log import FILE_NAME, MetricsLog
 from pamctl.training.preparation import Prepared
@@ -88,7 +88,7 @@ def test_three_steps_of_algorithm_1(inputs: Path, base: Base) -> None:
     def gradient_of(weights: np.ndarray, step: int) -> np.ndarray:
         parts = zip(np.split(weights.astype(np.float32), ends), leaves, strict=True)
         lora = jax.tree.unflatten(structure, [part.reshape(leaf.shape) for part, leaf in parts])
-        features, texts, _ = run.split.batch(batch_indices(EXAMPLES, 4, 0, step))
+        features, texts, _ = run.split.batch(batch_visits(EXAMPLES, 4, 0, step))
         return flat(
             jax.grad(lambda x: suffix_loss(CONFIG, base.parameters, x, 1.0, features, texts).mean())(lora)
         )

@@ -14,7 +14,7 @@ from pamctl.adapters import Adapter, LoraFactors, open_adapter  # noqa: E402
 from pamctl.models.base import Base  # noqa: E402
 from pamctl.models.lora import init_lora  # noqa: E402
 from pamctl.tasks import open_task  # noqa: E402
-from pamctl.training.epochs import batch_indices  # noqa: E402
+from pamctl.training.epochs import batch_visits  # noqa: E402
 from pamctl.training.inheritance import Inheritance  # noqa: E402
 from pamctl.training.methods import METHODS  # noqa: E402
 from pamctl.training.preparation import prepare  # noqa: E402
@@ -61,7 +61,7 @@ class ReferenceBench(Bench):
         self.start = weights_of(self.first)
 
     def batch(self, examples: list[Encoded], step: int, seed: int = 0) -> list[Encoded]:
-        return [examples[place] for place in batch_indices(len(examples), BATCH, seed, step)]
+        return [examples[place] for place in batch_visits(len(examples), BATCH, seed, step).examples]
 
     def cross_entropy(self, weights: Weights, step: int) -> Tensor:
         """Of plain LoRA on shapes."""

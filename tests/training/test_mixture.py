@@ -14,8 +14,9 @@ from pamctl.models.base import Base
 from pamctl.refusal import UsageRefusal
 from pamctl.tasks import open_task
 from pamctl.tasks.task import Task
+from pamctl.training.epochs import Visits
 from pamctl.training.inheritance import Inheritance
-from pamctl.training.mixture import Mixing, mixed_indices, visits_of
+from pamctl.training.mixture import Mixing, mixed_visits, visits_of
 from pamctl.training.preparation import Prepared, prepare
 from tests.training_cases import EXAMPLES
 
@@ -56,7 +57,9 @@ def test_each_example_of_each_task_is_seen_as_often_as_it_should(
     if not sum(visits):
         return
     steps = -(-sum(visits) // batch)
-    seen = np.concatenate([mixed_indices(sizes, visits, batch, seed, step + 1) for step in range(steps)])
+    seen = np.concatenate(
+        [mixed_visits(sizes, visits, batch, seed, step + 1).examples for step in range(steps)]
+    )
     counts, first = Counter(seen[: sum(visits)].tolist()), 0
     for size, count in zip(sizes, visits, strict=True):
         of_task = [counts[first + example] for example in range(size)]
@@ -68,17 +71,20 @@ def test_each_example_of_each_task_is_seen_as_often_as_it_should(
 
 def test_a_step_depends_on_the_seed_and_its_number_alone() -> None:
     def steps(seed: int, numbers: list[int]) -> dict[int, list[int]]:
-        return {number: mixed_indices((10, 5), (30, 20), 4, seed, number).tolist() for number in numbers}
+        return {
+            number: mixed_visits((10, 5), (30, 20), 4, seed, number).examples.tolist() for number in numbers
+        }
 
     onward, back = steps(3, list(range(1, 20))), steps(3, list(range(19, 0, -1)))
-    mixed_indices((7, 7), (7, 7), 4, 3, 1)  # another run in between
+    mixed_visits((7, 7), (7, 7), 4, 3, 1)  # another run in between
     assert onward == back == steps(3, list(range(1, 20)))
     assert onward != steps(4, list(range(1, 20)))
 
 
 def test_tasks_are_shuffled_as_a_whole() -> None:
     tasks = (
-        np.concatenate([mixed_indices((100, 100), (100, 100), 10, 0, step) for step in range(1, 21)]) >= 100
+        np.concatenate([mixed_visits((100, 100), (100, 100), 10, 0, step).examples for step in range(1, 21)])
+        >= 100
     )
     # Of 20 steps of 10 no half is of one task.
     assert 30 < tasks[:100].sum() < 70
@@ -100,17 +106,19 @@ def test_two_tasks_as_often_as_alone(base: Base, tasks: tuple[Task, Task]) -> No
     config = prepared.run.configuration
     # 3 epochs of ten and 6 epochs of ten, by five.
     assert (config.task, config.steps) == ("colours+shapes", 18)
-    seen = np.concatenate([prepared.run.order(step) for step in range(1, 19)])
+    seen = np.concatenate([prepared.run.order(step).examples for step in range(1, 19)])
     assert Counter(seen.tolist()) == {place: 3 if place < EXAMPLES else 6 for place in range(2 * EXAMPLES)}
     even = mixed(base, (colours, longer), batch_size=5, mixing="uniform").run
-    seen = np.concatenate([even.order(step) for step in range(1, 19)])
+    seen = np.concatenate([even.order(step).examples for step in range(1, 19)])
     assert (seen < EXAMPLES).sum() == 45
 
 
 def test_steps_are_shared_by_size(base: Base, tasks: tuple[Task, Task]) -> None:
     run = mixed(base, tasks, batch_size=4, steps=5).run
     assert run.configuration.steps == 5
-    assert Counter((np.concatenate([run.order(step) for step in range(1, 6)]) < EXAMPLES).tolist()) == {
+    assert Counter(
+        (np.concatenate([run.order(step).examples for step in range(1, 6)]) < EXAMPLES).tolist()
+    ) == {
         True: 10,
         False: 10,
     }
@@ -125,7 +133,7 @@ def test_each_example_keeps_its_smoothing_and_answer(base: Base, tasks: tuple[Ta
         run.split.smoothing, np.array([0] * EXAMPLES + [0.2] * EXAMPLES, np.float32)
     )
     alone = mixed(base, (smooth,), batch_size=4, steps=5).run.split
-    both, single = run.split.batch(np.array([EXAMPLES + 3])), alone.batch(np.array([3]))
+    both, single = run.split.batch(Visits.first([EXAMPLES + 3])), alone.batch(Visits.first([3]))
     np.testing.assert_array_equal(both.texts.tokens, single.texts.tokens)
     np.testing.assert_array_equal(both.images, single.images)
     assert run.configuration.to_json()["label_smoothing"] is None

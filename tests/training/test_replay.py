@@ -22,6 +22,7 @@ from pamctl.models.base import Base
 from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.tasks import open_task
 from pamctl.tasks.task import Task
+from pamctl.training.epochs import Visits
 from pamctl.training.inheritance import Inheritance, inherited
 from pamctl.training.preparation import Prepared, prepare
 from pamctl.training.replay import Replay, kept_of, resolved_replay, shares_of
@@ -177,8 +178,8 @@ def test_a_step_has_new_and_kept_examples(data: Data, base: Base) -> None:
     alone = prepared(base, data.task("shapes", 1), before, method="finetune").run
     replayed = []
     for step in range(1, 11):
-        new, kept = np.split(run.order(step), [4])
-        np.testing.assert_array_equal(new, alone.order(step))
+        new, kept = np.split(run.order(step).examples, [4])
+        np.testing.assert_array_equal(new, alone.order(step).examples)
         assert len(kept) == 4
         assert set(kept) <= set(range(EXAMPLES, EXAMPLES + 5))
         replayed += kept.tolist()
@@ -196,7 +197,7 @@ def test_kept_examples_are_what_they_were(data: Data, base: Base) -> None:
         [task], base, Inheritance(), {"method": "finetune", "batch_size": 4, "steps": 6}
     ).run.split
     for row, of in enumerate(buffer_in(before).kept):
-        here, there = split.batch(np.array([EXAMPLES + row])), whole.batch(np.array([int(of.id[-1])]))
+        here, there = split.batch(Visits.first([EXAMPLES + row])), whole.batch(Visits.first([int(of.id[-1])]))
         np.testing.assert_array_equal(here.texts.tokens, there.texts.tokens)
         np.testing.assert_array_equal(here.texts.prefix_length, there.texts.prefix_length)
         np.testing.assert_allclose(here.images, there.images, rtol=1e-5)
@@ -215,7 +216,7 @@ def test_kept_texts_may_be_longer_than_the_new_task_s(data: Data, base: Base) ->
     assert lengths[:EXAMPLES].max() <= 8
     # <bos>, 24 letters, the separator, the answer and <eos>.
     assert set(lengths[EXAMPLES:]) == {28}
-    assert split.batch(np.array([0, EXAMPLES])).texts.tokens.shape == (2, 32)
+    assert split.batch(Visits.first([0, EXAMPLES])).texts.tokens.shape == (2, 32)
 
 
 def test_copies_outlive_the_data(data: Data, base: Base) -> None:

@@ -15,6 +15,7 @@ from pamctl.merging import merge
 from pamctl.models.base import Base
 from pamctl.tasks import open_task
 from pamctl.training.batches import encode_split
+from pamctl.training.epochs import Visits
 from pamctl.training.methods import Merging
 from tests.training.method_cases import RATE, STEPS
 from tests.training_cases import CONFIG
@@ -103,7 +104,7 @@ class Encoded:
 def encoded(base: Base, task: Path, smoothing: float = 0.0) -> list[Encoded]:
     """The training examples of a task, each without padding."""
     split = encode_split(base, open_task(str(task)).split("train"), 128)
-    images = torch.from_numpy(split.images(np.arange(len(split))).astype(np.float64))
+    images = torch.from_numpy(split.images(Visits.first(range(len(split)))).astype(np.float64))
     tokens = torch.from_numpy(np.asarray(split.texts.tokens, np.int64))
     lengths, prefixes = np.asarray(split.texts.length), np.asarray(split.texts.prefix_length)
     return [

@@ -5,6 +5,8 @@ from functools import partial
 from types import ModuleType
 from typing import overload
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pamctl.tasks.embedded import gqa, ocrvqa, scienceqa, textvqa, vizwiz, vqav2
@@ -51,7 +53,7 @@ class GeneratedExamples(Sequence[Example]):
         if not 0 <= index < self._count:
             raise IndexError(index)
         drawn = self._draw(Draws(0, self._stream, index))
-        return Example(str(index), drawn.prefix, (drawn.answer,), partial(Image.fromarray, drawn.pixels))
+        return Example(str(index), drawn.prefix, (drawn.answer,), partial(_picture, drawn.pixels))
 
 
 def embedded_tasks() -> dict[str, Task]:
@@ -69,3 +71,7 @@ def _task(name: str, module: ModuleType) -> Task:
         max_new_tokens=6,
         recipe=RECIPE,
     )
+
+
+def _picture(pixels: NDArray[np.uint8]) -> tuple[Image.Image]:
+    return (Image.fromarray(pixels),)

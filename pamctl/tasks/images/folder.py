@@ -1,0 +1,38 @@
+"""Images in a folder."""
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import IO
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Finds images by their path in a folder; leading folders of a name may be missing on disk."""
+
+    path: Path
+
+    def find(self, name: str) -> str | None:
+        while name:
+            folder, _, file = name.rpartition("/")
+            if file in _listed(os.path.join(self.path, folder)):
+                return name
+            _, _, name = name.partition("/")
+        return None
+
+    def open(self, name: str) -> IO[bytes]:
+        return (self.path / name).open("rb")
+
+    def place_of(self, name: str) -> str:
+        return str(self.path / name)
+
+
+@lru_cache(maxsize=64)
+def _listed(folder: str) -> frozenset[str]:
+    """The files of a folder: asking once is faster than asking for each of many images."""
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries if entry.is_file())
+    except (OSError, ValueError):
+        return frozenset()
