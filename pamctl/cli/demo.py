@@ -52,7 +52,7 @@ def demo(
     from pamctl.cli.output import Progress, print_json, print_result, print_table, say, warn
     from pamctl.compile_cache import keep_compiled_programs
     from pamctl.demo import COMMANDS, run_demo
-    from pamctl.evaluation.report import metrics_json
+    from pamctl.evaluation.metrics_json import metrics_json
     from pamctl.sequences.folder import REPORT
     from pamctl.sequences.steps import RESULTS
 

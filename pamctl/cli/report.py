@@ -34,7 +34,8 @@ def report(
     from rich.table import Table
 
     from pamctl.cli.output import print_json, print_result, print_table, warn
-    from pamctl.evaluation.report import metrics_json, write_report
+    from pamctl.evaluation.metrics_json import metrics_json
+    from pamctl.evaluation.report import write_report
     from pamctl.evaluation.tables import summary_table
 
     files = [Path(file) for file in results]

@@ -1,12 +1,16 @@
 """Training curves: the loss of one training by step, thinned to what a figure can show."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any, NamedTuple
 
 FIRST = "first task"
 """What a plain first task is called in place of a system: many systems go on from it."""
 POINTS = 60
 """Most points that a curve keeps."""
+_ALONE, _FIRST = "alone", "first"
+"""The folders of a run in which tasks are learned apart, and first tasks that several systems share."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class Curve:
     Attributes:
         system: as the report names it, or `FIRST`.
         order: None where it is not known, or the task was learned apart from the others.
-        task: that was learned; several, joined by commas, where they were learned at once.
+        task: that was learned; several, joined by +, where they were learned at once.
         steps: the last optimiser step of each point.
         loss: the mean over the steps of each point, terms included.
     """
@@ -29,6 +33,54 @@ class Curve:
     loss: tuple[float, ...]
 
 
+class Place(NamedTuple):
+    """Where in a run something was trained: system as its folder labels it, order and seed."""
+
+    system: str
+    order: str | None
+    seed: int
+
+
+def place_in_run(log: PurePath) -> Place:
+    """The place of a log from its path in the folder of a run: ORDER/seed-N/SYSTEM/T-TASK/trained/..."""
+    order, seed, system = log.parts[:3]
+    first = system == _FIRST or system.startswith(f"{_FIRST}-")
+    return Place(FIRST if first else system, None if order == _ALONE else order, int(seed.split("-")[1]))
+
+
+def curves_of(events: Iterable[Mapping[str, Any]], place: Place | None = None) -> Iterator[Curve]:
+    """The curves that the events of one or more trainings make.
+
+    Args:
+        place: of the training; None takes what its `start` event tells.
+
+    Raises:
+        KeyError, TypeError, ValueError: the events are not those of a training.
+    """
+    begun: Mapping[str, Any] | None = None
+    steps: list[Mapping[str, Any]] = []
+    for event in events:
+        if event["event"] == "start":
+            if begun is not None and steps:
+                yield _curve(begun, steps, place)
+            begun, steps = event, []
+        elif event["event"] == "step":
+            steps.append(event)
+    if steps:
+        yield _curve(begun or {}, steps, place)
+
+
+def _curve(begun: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], place: Place | None) -> Curve:
+    system, order, seed = place or _told(begun)
+    points = thinned([int(step["step"]) for step in steps], [float(step["loss"]) for step in steps])
+    return Curve(system, order, seed, str(begun["task"]), *points)
+
+
+def _told(begun: Mapping[str, Any]) -> tuple[str, None, int]:
+    plain = begun["method"] == "finetune" and begun["global_adapter"] is None
+    return (FIRST if plain else str(begun["method"]), None, int(begun["seed"]))
+
+
 def thinned(
     steps: Sequence[int], loss: Sequence[float], most: int = POINTS
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
@@ -39,6 +91,32 @@ def thinned(
     return ends, tuple(_mean(loss[start : start + size]) for start in groups)
 
 
-def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return float(f"{sum(found) / len(found):.6g}")
+def _mean(values: Sequence[float]) -> float:
+    return float(f"{sum(values) / len(values):.6g}")
+
+
+@dataclass(frozen=True)
+class MeanCurve:
+    """The mean of n curves of one system on one task, over orders and seeds, at the same steps."""
+
+    system: str
+    task: str
+    steps: tuple[int, ...]
+    loss: tuple[float, ...]
+    n: int
+
+
+def mean_curves(curves: Iterable[Curve]) -> list[MeanCurve]:
+    """The mean curve of each system on each task, in the order in which they come.
+
+    Where trainings of one task differ in length, those of the commonest length count, the longest of these.
+    """
+    groups: dict[tuple[str, str], dict[tuple[int, ...], list[tuple[float, ...]]]] = {}
+    for curve in curves:
+        groups.setdefault((curve.system, curve.task), {}).setdefault(curve.steps, []).append(curve.loss)
+    found = []
+    for (system, task), lengths in groups.items():
+        steps, losses = max(lengths.items(), key=lambda item: (len(item[1]), item[0][-1]))
+        means = tuple(_mean(point) for point in zip(*losses, strict=True))
+        found.append(MeanCurve(system, task, steps, means, len(losses)))
+    return found

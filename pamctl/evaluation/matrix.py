@@ -5,11 +5,21 @@ Methods that learn no sequence have the last row alone: the scores once every ta
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
-from pamctl.evaluation.metrics import METRICS, forgetting, identity_gap, metrics_of
+from pamctl.evaluation.metrics import (
+    FWT,
+    FWT_VARIANTS,
+    METRICS,
+    forgetting,
+    forgetting_from_best,
+    forward_transfers,
+    identity_gap,
+    metrics_of,
+)
 from pamctl.evaluation.results import Result
 from pamctl.evaluation.sequences import Chain, State, chains_of, states_of
 from pamctl.evaluation.unordered import Unordered, learns_no_sequence, unordered_of
@@ -52,6 +62,7 @@ class AccuracyMatrix:
         zero_shot: (T,) score of the base.
         kind: how the tasks were learned; but for a `sequence`, only the last row of `after` is known, and for
             tasks learned `apart` the diagonal, which is the same scores.
+        adapters: fingerprint of the state after each task; for tasks learned otherwise, of what answers each.
     """
 
     method: str
@@ -64,31 +75,47 @@ class AccuracyMatrix:
     zero_shot: np.ndarray
     missing: tuple[Missing, ...]
     kind: Kind = "sequence"
+    adapters: tuple[str | None, ...] = ()
 
     @property
     def system(self) -> str:
         """The method, with its run label where it has one."""
         return f"{self.method} ({self.run})" if self.run else self.method
 
-    @property
+    @cached_property
     def metrics(self) -> dict[str, float | None]:
         """Every metric by name, None where a cell is missing or the metric does not exist for this kind."""
         known = metrics_of(self.after, self.trained, self.zero_shot)
         return {name: value if name in DEFINED[self.kind] else None for name, value in known.items()}
 
-    @property
+    @cached_property
+    def forward_transfers(self) -> dict[str, float | None]:
+        """FWT by the name of its variant, None as in `metrics`."""
+        if self.kind != "sequence":
+            return dict.fromkeys(FWT_VARIANTS)
+        return forward_transfers(self.after, self.zero_shot)
+
+    @cached_property
     def forgetting(self) -> list[float | None]:
         """F_t for t = 2..T; empty where no task comes after another."""
         return forgetting(self.after) if self.kind == "sequence" else []
 
-    @property
+    @cached_property
+    def forgetting_from_best(self) -> list[float | None]:
+        """The same from the best state since the task was learned."""
+        return forgetting_from_best(self.after) if self.kind == "sequence" else []
+
+    @cached_property
     def identity_gap(self) -> float | None:
         """|BWT (T - 1) / T - (ACC - A_m)| of a full sequence of several tasks, None where it says nothing."""
         return identity_gap(self.after) if self.kind == "sequence" else None
 
 
-def matrices_of(results: Iterable[Result]) -> tuple[list[AccuracyMatrix], list[str]]:
+def matrices_of(results: Iterable[Result], fwt: str = FWT) -> tuple[list[AccuracyMatrix], list[str]]:
     """The matrices that some results tell of, and notes on what was left out or contradicts.
+
+    Args:
+        fwt: the variant of FWT whose cells are missed where no result fills them.
 
     Raises:
         Refusal: a matrix breaks BWT (T - 1) / T = ACC - A_m.
@@ -101,7 +128,8 @@ def matrices_of(results: Iterable[Result]) -> tuple[list[AccuracyMatrix], list[s
     unordered = unordered_of([state for state in learned if learns_no_sequence(state)], chains)
     if len(untold := {state.adapter for state in states if state.stage != "base" and not state.tasks}) > 0:
         notes.append(f"{len(untold)} adapter(s) tell no learned tasks, so they are in no sequence")
-    matrices = [_matrix(chain, bases) for chain in chains] + [_unordered(one, bases) for one in unordered]
+    matrices = [_matrix(chain, bases, fwt) for chain in chains]
+    matrices += [_unordered(one, bases) for one in unordered]
     for matrix in matrices:
         gap = matrix.identity_gap
         if gap is not None and gap > ROUNDING:
@@ -112,7 +140,7 @@ def matrices_of(results: Iterable[Result]) -> tuple[list[AccuracyMatrix], list[s
     return sorted(matrices, key=_place), notes
 
 
-def _matrix(chain: Chain, bases: list[State]) -> AccuracyMatrix:
+def _matrix(chain: Chain, bases: list[State], fwt: str) -> AccuracyMatrix:
     method, run, order, seed = chain.labels
     tasks = chain.last.tasks
     base = _base_of([step.after for step in chain.steps if step.after], bases)
@@ -125,7 +153,8 @@ def _matrix(chain: Chain, bases: list[State]) -> AccuracyMatrix:
         after=np.array([_scores(step.after, tasks) for step in chain.steps]),
         trained=np.array([_scores(step.before, tasks)[t] for t, step in enumerate(chain.steps)]),
         zero_shot=np.array(_scores(base, tasks)),
-        missing=tuple(_missing(chain, base, method or "unnamed")),
+        missing=tuple(_missing(chain, base, method or "unnamed", fwt)),
+        adapters=tuple(step.after.adapter if step.after else None for step in chain.steps),
     )
 
 
@@ -149,6 +178,7 @@ def _unordered(found: Unordered, bases: list[State]) -> AccuracyMatrix:
         zero_shot=np.array(_scores(_base_of(list(found.answering.values()), bases), tasks)),
         missing=tuple(_missing_unordered(found)),
         kind="at once" if found.at_once else "apart",
+        adapters=tuple(state.adapter if state else None for state in states),
     )
 
 
@@ -162,18 +192,26 @@ def _scores(state: State | None, tasks: tuple[str, ...]) -> list[float]:
     return [state.cells[task].score if state and task in state.cells else np.nan for task in tasks]
 
 
-def _missing(chain: Chain, base: State | None, method: str) -> Iterator[Missing]:
+def _missing(chain: Chain, base: State | None, method: str, fwt: str) -> Iterator[Missing]:
     tasks = chain.last.tasks
     if unknown := _unscored(base, tasks):
         yield Missing("base", None, unknown)
     for t, (before, after) in enumerate(chain.steps):
-        if unknown := _unscored(after, tasks[: t + 2]):
+        if unknown := _unscored(after, tasks[: t + 1] + _unseen(tasks, t, fwt)):
             yield Missing(
                 f"{method} after {', '.join(tasks[: t + 1])}", after.adapter if after else None, unknown
             )
         if before is not after and (unknown := _unscored(before, (tasks[t],))):
             state = f"{method} trained on {tasks[t]}, before merging"
             yield Missing(state, before.adapter if before else None, unknown)
+
+
+def _unseen(tasks: tuple[str, ...], t: int, fwt: str) -> tuple[str, ...]:
+    """The tasks not learned by state t whose scores a variant of FWT needs."""
+    if fwt == "all-unseen":
+        return tasks[t + 1 :]
+    last = len(tasks) - 1 if fwt == "paper" else len(tasks)
+    return tasks[t + 1 : min(t + 2, last)]
 
 
 def _missing_unordered(found: Unordered) -> Iterator[Missing]:

@@ -1,41 +1,34 @@
-"""What a report folder holds: `report.md`, `metrics.json`, `matrix.csv` and the figures it shows."""
+"""What a report is, and the folder that holds one: text, numbers, a web page and the figures they show."""
 
 import csv
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pamctl.evaluation.conflicts import LayerConflicts
-from pamctl.evaluation.curves import Curve
-from pamctl.evaluation.figures import write_figures
-from pamctl.evaluation.matrix import AccuracyMatrix, matrices_of
-from pamctl.evaluation.metrics import METRICS
-from pamctl.evaluation.results import Prediction, Result, read_results
-from pamctl.evaluation.summary import DDOF, Comparison, Paired, comparisons_of
-from pamctl.evaluation.tables import (
-    all_pairs_table,
-    differences_by_order_table,
-    differences_table,
-    final_table,
-    markdown_table,
-    order_table,
-    summary_table,
-)
+from pamctl.evaluation.baseline import Changes, changes_of
+from pamctl.evaluation.conflicts import Diagnosis, LayerConflicts, conflicts_of
+from pamctl.evaluation.curves import FIRST, Curve
+from pamctl.evaluation.figures import NAMES, write_figures
+from pamctl.evaluation.markdown import markdown_of
+from pamctl.evaluation.matrix import matrices_of
+from pamctl.evaluation.metrics import FWT, FWT_VARIANTS
+from pamctl.evaluation.metrics_json import metrics_json
+from pamctl.evaluation.predictions import Prediction
+from pamctl.evaluation.report_inputs import Inputs, read_inputs
+from pamctl.evaluation.results import Result
+from pamctl.evaluation.summary import Comparison, Paired, comparisons_of, in_order_of_methods
 from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.whole_output import refuse_existing, whole_folder
 
 SCHEMA = "pamctl.metrics/1"
-IDENTITY = "BWT (T - 1) / T = ACC - A_m"
 REFERENCE = "average"
 """The system that others are held against where none is asked for: PAM without its alignment."""
-_FILES = re.compile(
-    r"report\.md|metrics\.json|matrix\.csv|(forgetting|accuracy-by-order|matrices)(-\d+)?\.(png|svg)"
-)
+_FILES = re.compile(rf"report\.md|metrics\.json|matrix\.csv|({'|'.join(NAMES)})(-\d+)?\.(png|svg)")
 CSV_FIELDS = ("method", "run", "order", "seed", "state", "learned", "after", "task", "score")
 
 
@@ -45,6 +38,7 @@ class Report:
 
     Attributes:
         against: the system that paired differences were asked against.
+        fwt: the variant of FWT in its tables.
         predictions: what was answered to single examples, with where in a sequence.
         conflicts: by layer, one for each system that tells them.
         curves: of every training whose log was read.
@@ -55,6 +49,7 @@ class Report:
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
     against: str | None = None
+    fwt: str = FWT
     predictions: tuple[Prediction, ...] = ()
     conflicts: tuple[LayerConflicts, ...] = ()
     curves: tuple[Curve, ...] = ()
@@ -69,7 +64,7 @@ class Report:
             if not (result.tasks or (result.stage == "base" and self.comparisons))
         ]
 
-    @property
+    @cached_property
     def checked(self) -> tuple[int, int]:
         """How many matrices satisfy `IDENTITY`, of how many; reading refuses one that breaks it."""
         gaps = [matrix.identity_gap for comparison in self.comparisons for matrix in comparison.matrices]
@@ -83,34 +78,67 @@ class Report:
         """The paired differences that a report tells of a comparison."""
         return list(comparison.pairs(self.against_in(comparison)))
 
+    def changes(self, comparison: Comparison) -> Changes | None:
+        """What changed in a comparison since the baseline; None where that has none over the same tasks."""
+        return self._changes.get(frozenset(comparison.tasks))
 
-def report_of(paths: Sequence[Path], split: str = "test", against: str | None = None) -> Report:
-    """Read results files and compare what they tell of one split.
+    @cached_property
+    def _changes(self) -> dict[frozenset[str], Changes]:
+        before = self.baseline.comparisons if self.baseline else ()
+        then = {frozenset(comparison.tasks): comparison for comparison in before}
+        now = {frozenset(comparison.tasks): comparison for comparison in self.comparisons}
+        return {tasks: changes_of(now[tasks], then[tasks]) for tasks in now if tasks in then}
+
+
+def report_of(
+    paths: Sequence[Path],
+    split: str = "test",
+    against: str | None = None,
+    *,
+    fwt: str = FWT,
+    baseline: Sequence[Path] = (),
+) -> Report:
+    """Read results and what belongs to them, and compare what they tell of one split.
 
     Args:
+        paths: JSON Lines files of results, predictions, diagnostics or training, and folders of runs.
         against: the system that the others are held against; `average` if it is there, else every two.
+        fwt: the variant of FWT in the tables, see `FWT_VARIANTS`.
+        baseline: the same of another run, to compare this one with.
 
     Raises:
         Refusal: a file or line is at fault, no result is of this split, or no system is called `against`.
     """
-    results, torn = read_results(paths)
-    chosen = tuple(result for result in results if result.split == split)
-    if not chosen:
-        found = ", ".join(sorted({result.split for result in results}))
-        raise Refusal(f"no result is of split {split!r}", f"choose one with --split; the files hold: {found}")
-    left_out = len(results) - len(chosen)
+    if fwt not in FWT_VARIANTS:
+        raise UsageRefusal(f"no FWT is called {fwt!r}", f"choose one of: {', '.join(FWT_VARIANTS)}")
+    inputs = read_inputs(paths)
+    chosen = _of_split(inputs, split)
+    left_out = len(inputs.results) - len(chosen)
     others = [f"{left_out} results of other splits are left out"] if left_out else []
-    matrices, notes = matrices_of(chosen)
-    comparisons = tuple(comparisons_of(matrices))
+    matrices, notes = matrices_of(chosen, fwt)
+    comparisons = tuple(comparisons_of(matrices, fwt))
     systems = dict.fromkeys(system for comparison in comparisons for system in comparison.systems)
     if against is not None and against not in systems:
         raise UsageRefusal(f"no system is called {against!r}", f"choose one of: {', '.join(systems)}")
-    alike = [
-        f"{system} has more than one sequence of {order}, seed {seed}: tell them apart with pamctl eval --run"
-        for comparison in comparisons
-        for system, order, seed in comparison.repeated()
-    ]
-    return Report(chosen, comparisons, tuple(torn + others + notes + alike), against)
+    labels = {f"{matrix.method}-{matrix.run}": matrix.system for matrix in matrices if matrix.run}
+    before = report_of(baseline, split, fwt=fwt) if baseline else None
+    return Report(
+        results=chosen,
+        comparisons=comparisons,
+        notes=(
+            *inputs.notes,
+            *others,
+            *notes,
+            *_repeated(comparisons),
+            *_not_comparable(comparisons, before),
+        ),
+        against=against,
+        fwt=fwt,
+        predictions=tuple(answer for answer in inputs.predictions if answer.split in (None, split)),
+        conflicts=_conflicts(inputs.diagnoses, labels),
+        curves=_curves(inputs.curves, labels),
+        baseline=before,
+    )
 
 
 def write_report(
@@ -119,21 +147,21 @@ def write_report(
     *,
     split: str = "test",
     against: str | None = None,
+    fwt: str = FWT,
+    baseline: Sequence[Path] = (),
     force: bool = False,
 ) -> Report:
-    """Compare results files and write the report into a new folder, complete or not at all."""
+    """Compare results and write the report into a new folder, complete or not at all.
+
+    Arguments and errors as for `report_of`.
+    """
     refuse_existing(folder, force=force, known=_FILES.fullmatch)
-    report = report_of(paths, split, against)
+    report = report_of(paths, split, against, fwt=fwt, baseline=baseline)
     with whole_folder(folder, force=force, known=_FILES.fullmatch) as draft:
-        figures = [
-            write_figures(comparison, draft, "" if number == 1 else f"-{number}")
-            for number, comparison in enumerate(report.comparisons, start=1)
-        ]
-        (draft / "report.md").write_text("\n".join(_markdown(report, figures)) + "\n", encoding="utf-8")
-        metrics = json.dumps(
-            {"schema": SCHEMA, **metrics_json(report)}, indent=2, ensure_ascii=False, allow_nan=False
-        )
-        (draft / "metrics.json").write_text(metrics + "\n", encoding="utf-8")
+        figures = write_figures(report, draft)
+        _write(draft / "report.md", "\n".join(markdown_of(report, figures)))
+        numbers = {"schema": SCHEMA, **metrics_json(report)}
+        _write(draft / "metrics.json", json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False))
         with (draft / "matrix.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(CSV_FIELDS)
@@ -141,75 +169,49 @@ def write_report(
     return report
 
 
-def metrics_json(report: Report) -> dict[str, Any]:
-    """Everything a report tells, in full precision; null where a cell is missing, or a metric not defined."""
-    checked, matrices = report.checked
-    return {
-        "definitions": dict(METRICS),
-        "identity": {"formula": IDENTITY, "checked": checked, "matrices": matrices},
-        "std": f"population, ddof {DDOF}, over orders and seeds",
-        "comparisons": [_comparison_json(comparison, report) for comparison in report.comparisons],
-        "notes": list(report.notes),
-    }
+def _write(path: Path, text: str) -> None:
+    path.write_text(f"{text}\n", encoding="utf-8")
 
 
-def _comparison_json(comparison: Comparison, report: Report) -> dict[str, Any]:
-    spreads = {
-        system: {metric: comparison.spread(system, metric) for metric in METRICS}
-        for system in comparison.systems
-    }
-    return {
-        "tasks": list(comparison.tasks),
-        "zero_shot": comparison.zero_shot(),
-        "systems": [
-            {
-                "system": system,
-                "metrics": {metric: spread and asdict(spread) for metric, spread in row.items()},
-            }
-            for system, row in spreads.items()
-        ],
-        "against": report.against_in(comparison),
-        "paired": [_paired_json(pair) for pair in report.pairs(comparison)],
-        "sequences": [_sequence_json(comparison, matrix) for matrix in comparison.matrices],
-    }
+def _of_split(inputs: Inputs, split: str) -> tuple[Result, ...]:
+    chosen = tuple(result for result in inputs.results if result.split == split)
+    if not chosen:
+        found = ", ".join(sorted({result.split for result in inputs.results}))
+        raise Refusal(f"no result is of split {split!r}", f"choose one with --split; the files hold: {found}")
+    return chosen
 
 
-def _paired_json(pair: Paired) -> dict[str, Any]:
-    return {
-        "first": pair.first,
-        "second": pair.second,
-        "metric": pair.metric,
-        **asdict(pair.spread),
-        "ahead": pair.better,
-        "differences": [
-            {"order": order, "seed": seed, "difference": difference}
-            for (order, seed), difference in pair.differences.items()
-        ],
-    }
+def _repeated(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    for comparison in comparisons:
+        for system, order, seed in comparison.repeated():
+            yield (
+                f"{system} has more than one sequence of {order}, seed {seed}: "
+                "tell them apart with pamctl eval --run"
+            )
 
 
-def _sequence_json(comparison: Comparison, matrix: AccuracyMatrix) -> dict[str, Any]:
-    return {
-        "method": matrix.method,
-        "run": matrix.run,
-        "order": comparison.order_of(matrix),
-        "seed": matrix.seed,
-        "kind": matrix.kind,
-        "tasks": list(matrix.tasks),
-        "metrics": matrix.metrics,
-        "forgetting": matrix.forgetting,
-        "identity_gap": matrix.identity_gap,
-        "after": _nulls(matrix.after),
-        "trained": _nulls(matrix.trained),
-        "zero_shot": _nulls(matrix.zero_shot),
-        "missing": [{**asdict(missing), "command": missing.command()} for missing in matrix.missing],
-    }
+def _not_comparable(comparisons: Sequence[Comparison], baseline: Report | None) -> Iterator[str]:
+    """Notes on what the baseline does not tell."""
+    known = [frozenset(comparison.tasks) for comparison in baseline.comparisons] if baseline else []
+    for comparison in comparisons:
+        if baseline and frozenset(comparison.tasks) not in known:
+            yield f"the baseline has no sequences of {', '.join(comparison.tasks)}"
 
 
-def _nulls(scores: np.ndarray) -> list[Any]:
-    if scores.ndim > 1:
-        return [_nulls(row) for row in scores]
-    return [None if np.isnan(score) else float(score) for score in scores]
+def _conflicts(diagnoses: Sequence[Diagnosis], labels: dict[str, str]) -> tuple[LayerConflicts, ...]:
+    stages: dict[str, list[Diagnosis]] = {}
+    for diagnosis in diagnoses:
+        stages.setdefault(labels.get(diagnosis.system, diagnosis.system), []).append(diagnosis)
+    return tuple(conflicts_of(system, stages[system]) for system in in_order_of_methods(stages))
+
+
+def _curves(curves: Sequence[Curve], labels: dict[str, str]) -> tuple[Curve, ...]:
+    """The curves with systems named as in the tables, system by system; first tasks come first."""
+    by_system: dict[str, list[Curve]] = {FIRST: []}
+    for curve in curves:
+        system = labels.get(curve.system, curve.system)
+        by_system.setdefault(system, []).append(replace(curve, system=system))
+    return tuple(curve for system in in_order_of_methods(by_system) for curve in by_system[system])
 
 
 def _csv_rows(comparison: Comparison) -> Iterator[tuple[object, ...]]:
@@ -229,68 +231,3 @@ def _csv_rows(comparison: Comparison) -> Iterator[tuple[object, ...]]:
 
 def _cell(score: float) -> str:
     return "" if np.isnan(score) else repr(float(score))
-
-
-def _markdown(report: Report, figures: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield "# Continual learning report"
-    for comparison, names in zip(report.comparisons, figures, strict=True):
-        yield from _comparison_markdown(comparison, report, names)
-    if report.single:
-        yield from ("", "## Scores outside any sequence", "")
-        yield from markdown_table(
-            ("adapter", "task", "score (%)", "n"), [_single_row(result) for result in report.single]
-        )
-    if report.comparisons:
-        yield from ("", "## Definitions", "")
-        yield from (f"- **{metric}**: {meaning}." for metric, meaning in METRICS.items())
-        yield f"- Every score is in percent. ± is the standard deviation over the n sequences (ddof {DDOF})."
-        checked, matrices = report.checked
-        others = "" if checked == matrices else "; the others have no BWT, or lack cells"
-        yield f"- {IDENTITY} was checked, and holds, on {checked} of {matrices} matrices{others}."
-    if report.notes:
-        yield from ("", "## Notes", "", *(f"- {note}." for note in report.notes))
-
-
-def _comparison_markdown(comparison: Comparison, report: Report, figures: Sequence[str]) -> Iterator[str]:
-    yield from ("", f"## {', '.join(comparison.tasks)}", "")
-    yield from markdown_table(*summary_table(comparison))
-    yield from ("", "### Score on each task after the last one", "")
-    yield from markdown_table(*final_table(comparison))
-    if len(comparison.orders) > 1:
-        yield from ("", "### ACC by order", "")
-        yield from markdown_table(*order_table(comparison))
-        yield from (
-            "",
-            *(f"- {order}: {' → '.join(_tasks_of(comparison, order))}" for order in comparison.orders),
-        )
-    if pairs := report.pairs(comparison):
-        yield from _paired_markdown(pairs, report.against_in(comparison), comparison.orders)
-    for name in figures:
-        yield from ("", f"![{name}]({name}.png)")
-    if missing := [cells for matrix in comparison.matrices for cells in matrix.missing]:
-        yield from ("", "### Missing cells", "", "These fill what is n/a above:", "", "```sh")
-        yield from dict.fromkeys(cells.command() for cells in missing)
-        yield "```"
-
-
-def _paired_markdown(pairs: list[Paired], against: str | None, orders: Sequence[str]) -> Iterator[str]:
-    if against is None:
-        lead = "The second method minus the first, on the same order and seed."
-        yield from ("", "### Paired differences", "", lead, "", *markdown_table(*all_pairs_table(pairs)))
-        return
-    lead = f"The method minus {against}, on the same order and seed; in brackets, on how many it is ahead."
-    yield from ("", f"### Paired differences from {against}", "", lead, "")
-    yield from markdown_table(*differences_table(pairs))
-    if len(orders) > 1:
-        yield from ("", "The means over the seeds of each order:", "")
-        yield from markdown_table(*differences_by_order_table(pairs, orders))
-
-
-def _tasks_of(comparison: Comparison, order: str) -> tuple[str, ...]:
-    matrices = sorted(comparison.matrices, key=lambda matrix: matrix.kind != "sequence")
-    return next(matrix.tasks for matrix in matrices if comparison.order_of(matrix) == order)
-
-
-def _single_row(result: Result) -> list[str]:
-    adapter = f" {result.adapter[:12]}" if result.adapter else ""
-    return [f"{result.method or result.stage}{adapter}", result.task, f"{result.score:.2f}", str(result.n)]

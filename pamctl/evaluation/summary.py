@@ -3,13 +3,14 @@
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from pamctl.evaluation.matrix import DEFINED, AccuracyMatrix
-from pamctl.evaluation.metrics import METRICS
+from pamctl.evaluation.metrics import FWT, FWT_VARIANTS, METRICS
 from pamctl.training.methods import METHODS
 
 DDOF = 0
@@ -56,32 +57,36 @@ class Comparison:
 
     What was learned in no sequence belongs to every order, since its scores are the same in each; n counts
     it once.
+
+    Attributes:
+        fwt: the variant of FWT that its tables show.
     """
 
     matrices: tuple[AccuracyMatrix, ...]
+    fwt: str = FWT
 
-    @property
+    @cached_property
     def tasks(self) -> tuple[str, ...]:
         """The tasks, in the order of the first sequence."""
         return (self._sequences or self.matrices)[0].tasks
 
-    @property
+    @cached_property
     def systems(self) -> tuple[str, ...]:
         """Every method (and run) that was compared, in the order of `METHODS`, then by the alphabet."""
-        return tuple(dict.fromkeys(matrix.system for matrix in sorted(self.matrices, key=_rank)))
+        return in_order_of_methods(matrix.system for matrix in self.matrices)
 
-    @property
+    @cached_property
     def sequential(self) -> tuple[str, ...]:
         """The systems that learn one task after another."""
         known = {matrix.system for matrix in self._sequences}
         return tuple(system for system in self.systems if system in known)
 
-    @property
+    @cached_property
     def orders(self) -> tuple[str, ...]:
         """Every order of a sequence, as `order_of` names it."""
         return tuple(dict.fromkeys(self.order_of(matrix) for matrix in self._sequences or self.matrices))
 
-    @property
+    @cached_property
     def _sequences(self) -> tuple[AccuracyMatrix, ...]:
         return tuple(matrix for matrix in self.matrices if matrix.kind == "sequence")
 
@@ -89,16 +94,30 @@ class Comparison:
         """The label of a matrix's order; where the results give none `order 1` and so on, or `any order`."""
         if matrix.order or matrix.kind != "sequence":
             return matrix.order or ANY_ORDER
-        unnamed = sorted({other.tasks for other in self._sequences if other.order is None})
-        return f"order {unnamed.index(matrix.tasks) + 1}"
+        return f"order {self._unnamed_orders.index(matrix.tasks) + 1}"
+
+    @cached_property
+    def _unnamed_orders(self) -> list[tuple[str, ...]]:
+        return sorted({matrix.tasks for matrix in self._sequences if matrix.order is None})
 
     def of(self, system: str, order: str | None = None) -> list[AccuracyMatrix]:
         """The matrices of one system; of one order if it is given, which what is in no sequence always is."""
-        matrices = [matrix for matrix in self.matrices if matrix.system == system]
+        matrices = self._by_system.get(system, [])
         if order is None:
             return matrices
         of_order = [matrix for matrix in matrices if self.order_of(matrix) == order]
         return of_order or [matrix for matrix in matrices if matrix.kind != "sequence"]
+
+    @cached_property
+    def _by_system(self) -> dict[str, list[AccuracyMatrix]]:
+        found: dict[str, list[AccuracyMatrix]] = {}
+        for matrix in self.matrices:
+            found.setdefault(matrix.system, []).append(matrix)
+        return found
+
+    def metrics_of(self, matrix: AccuracyMatrix) -> dict[str, float | None]:
+        """Every metric of a matrix by name, FWT in the variant that is shown."""
+        return {**matrix.metrics, "FWT": matrix.forward_transfers[self.fwt]}
 
     def defines(self, system: str, metric: str) -> bool:
         """Whether the metric exists for a system: that no task is learned after another leaves out some."""
@@ -106,15 +125,19 @@ class Comparison:
 
     def spread(self, system: str, metric: str, order: str | None = None) -> Spread | None:
         """Mean and spread of a metric over the sequences that have it; None if none has."""
-        values = [matrix.metrics[metric] for matrix in self.of(system, order)]
-        known = [value for value in values if value is not None]
-        return spread_of(known) if known else None
+        return _spread_of_known(self.metrics_of(matrix)[metric] for matrix in self.of(system, order))
+
+    def forward_transfers(self, system: str) -> dict[str, Spread | None]:
+        """Mean and spread of every variant of FWT, by name."""
+        return {
+            variant: _spread_of_known(matrix.forward_transfers[variant] for matrix in self.of(system))
+            for variant in FWT_VARIANTS
+        }
 
     def final_score(self, system: str, task: str) -> Spread | None:
         """Mean and spread of one task's score after the last task."""
         scores = [float(matrix.after[-1, matrix.tasks.index(task)]) for matrix in self.of(system)]
-        known = [score for score in scores if not math.isnan(score)]
-        return spread_of(known) if known else None
+        return _spread_of_known(None if math.isnan(score) else score for score in scores)
 
     def zero_shot(self) -> dict[str, float | None]:
         """The base's score on each task; None where no result tells."""
@@ -123,8 +146,12 @@ class Comparison:
     def forgetting(self, system: str) -> list[Spread | None]:
         """F_t for t = 2..T over the sequences that have it."""
         columns = zip(*(matrix.forgetting for matrix in self.of(system)), strict=True)
-        known = [[value for value in column if value is not None] for column in columns]
-        return [spread_of(values) if values else None for values in known]
+        return [_spread_of_known(column) for column in columns]
+
+    def forgetting_from_best(self, system: str) -> list[Spread | None]:
+        """The same from the best state since a task was learned."""
+        columns = zip(*(matrix.forgetting_from_best for matrix in self.of(system)), strict=True)
+        return [_spread_of_known(column) for column in columns]
 
     def repeated(self) -> list[tuple[str, str, int | None]]:
         """Every (system, order, seed) that more than one sequence has."""
@@ -147,7 +174,7 @@ class Comparison:
 
     def _by_draw(self, system: str, metric: str) -> dict[tuple[str, int | None], float]:
         values = {
-            (order, matrix.seed): matrix.metrics[metric]
+            (order, matrix.seed): self.metrics_of(matrix)[metric]
             for order in self.orders
             for matrix in self.of(system, order)
         }
@@ -159,18 +186,27 @@ class Comparison:
                 yield float(score)
 
 
-def comparisons_of(matrices: Sequence[AccuracyMatrix]) -> list[Comparison]:
-    """One comparison for each set of tasks."""
+def comparisons_of(matrices: Sequence[AccuracyMatrix], fwt: str = FWT) -> list[Comparison]:
+    """One comparison for each set of tasks, which shows that variant of FWT."""
     groups: dict[frozenset[str], list[AccuracyMatrix]] = {}
     for matrix in matrices:
         groups.setdefault(frozenset(matrix.tasks), []).append(matrix)
-    return [Comparison(tuple(group)) for group in groups.values()]
+    return [Comparison(tuple(group), fwt) for group in groups.values()]
 
 
-def _rank(matrix: AccuracyMatrix) -> tuple[int, str]:
-    known = list(METHODS)
-    place = known.index(matrix.method) if matrix.method in known else len(known)
-    return place, matrix.system
+def in_order_of_methods(systems: Iterable[str]) -> tuple[str, ...]:
+    """Systems, each once: those of `METHODS` in its order, its runs behind each, then by the alphabet."""
+    known = {method: place for place, method in enumerate(METHODS)}
+
+    def rank(system: str) -> tuple[int, str]:
+        return known.get(system.partition(" (")[0], len(known)), system
+
+    return tuple(sorted(set(systems), key=rank))
+
+
+def _spread_of_known(values: Iterable[float | None]) -> Spread | None:
+    known = [value for value in values if value is not None]
+    return spread_of(known) if known else None
 
 
 def spread_of(values: Sequence[float]) -> Spread:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pamctl.evaluation.baseline import Changes
 from pamctl.evaluation.metrics import METRICS
 from pamctl.evaluation.summary import Comparison, Paired, Spread
 
@@ -28,7 +29,12 @@ def summary_table(comparison: Comparison) -> Table:
             for metric in METRICS
         ]
         rows.append([system, *cells, str(len(comparison.of(system)))])
-    return ("method", *METRICS, "n"), rows
+    return ("method", *columns(comparison.fwt), "n"), rows
+
+
+def columns(fwt: str) -> tuple[str, ...]:
+    """The metrics as tables name them: FWT with its variant."""
+    return tuple(f"FWT ({fwt})" if metric == "FWT" else metric for metric in METRICS)
 
 
 def final_table(comparison: Comparison) -> Table:
@@ -81,6 +87,33 @@ def differences_by_order_table(pairs: Sequence[Paired], orders: Sequence[str]) -
         for system, own in _by_system(pairs).items()
     ]
     return ("method", *(f"{metric}, {order}" for metric, order in places)), rows
+
+
+def changes_table(changes: Changes, fwt: str) -> Table:
+    """What changed in every metric since the baseline, a row a system; n are the sequences that both have."""
+    rows = []
+    for system, own in _by_system(changes.metrics).items():
+        cells = [_shown(pair.spread, signed=True) if (pair := own.get(m)) else UNDEFINED for m in METRICS]
+        rows.append([system, *cells, str(max(pair.spread.n for pair in own.values()))])
+    return ("method", *columns(fwt), "n"), rows
+
+
+def cell_changes_table(changes: Changes) -> Table:
+    """The cells of the matrices that changed most."""
+    rows = [
+        [
+            cell.system,
+            cell.order,
+            "" if cell.seed is None else str(cell.seed),
+            "zero-shot" if cell.after == 0 else f"after {cell.after}",
+            cell.task,
+            f"{cell.before:.2f}",
+            f"{cell.now:.2f}",
+            f"{cell.difference:+.2f}",
+        ]
+        for cell in changes.largest
+    ]
+    return ("method", "order", "seed", "state", "task", "baseline", "now", "difference"), rows
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

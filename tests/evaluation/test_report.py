@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pamctl.evaluation.report import metrics_json, report_of, write_report
+from pamctl.evaluation.metrics_json import metrics_json
+from pamctl.evaluation.report import report_of, write_report
 from pamctl.evaluation.results import Result, append_results
 from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.training.methods import METHODS
@@ -51,7 +52,7 @@ def test_the_same_results_give_the_same_bytes(results: Path, folder: Path, tmp_p
     )
     figures = {
         f"{name}.{kind}"
-        for name in ("forgetting", "accuracy-by-order", "matrices")
+        for name in ("forgetting", "accuracy-by-order", "stability-plasticity", "matrices")
         for kind in ("png", "svg")
     }
     assert set(first) == {"report.md", "metrics.json", "matrix.csv"} | figures

@@ -1,0 +1,128 @@
+"""What a report is made from: JSON Lines files and folders of runs, each line told by its schema."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pamctl.evaluation.conflicts import SCHEMA as DIAGNOSIS
+from pamctl.evaluation.conflicts import Diagnosis
+from pamctl.evaluation.curves import Curve, Place, curves_of, place_in_run
+from pamctl.evaluation.json_lines import read_lines
+from pamctl.evaluation.predictions import SCHEMA as PREDICTION
+from pamctl.evaluation.predictions import Prediction
+from pamctl.evaluation.results import SCHEMA as RESULT
+from pamctl.evaluation.results import WAY_ON, Result
+from pamctl.refusal import Refusal, UsageRefusal
+from pamctl.training.metrics_log import FILE_NAME as LOG
+from pamctl.training.metrics_log import SCHEMA as TRAINING
+
+FILES = ("results.jsonl", "diagnostics.jsonl", "predictions.jsonl")
+"""What `pamctl run` writes beside the adapters."""
+_DIAGNOSTICS = FILES[1]
+_LOGS = f"*/seed-*/*/*/trained/{LOG}"
+
+
+@dataclass
+class Inputs:
+    """What some files tell, each list in the order of the lines.
+
+    Attributes:
+        diagnoses, curves: with systems as their run labels them.
+        notes: what to know of the files.
+    """
+
+    results: list[Result] = field(default_factory=list)
+    predictions: list[Prediction] = field(default_factory=list)
+    diagnoses: list[Diagnosis] = field(default_factory=list)
+    curves: list[Curve] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, other: "Inputs") -> None:
+        """Append all that another one holds."""
+        for name in vars(self):
+            getattr(self, name).extend(getattr(other, name))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing but notes is here."""
+        return not (self.results or self.predictions or self.diagnoses or self.curves)
+
+
+def read_inputs(paths: Sequence[Path]) -> Inputs:
+    """Read files and folders of runs; one that is named twice is read once.
+
+    Raises:
+        Refusal: a line is at fault, a file or folder holds nothing of the kind, or no results are there.
+    """
+    found, seen = Inputs(), set()
+    for path in paths:
+        for file, place in _files(path):
+            if (real := file.resolve()) not in seen:
+                seen.add(real)
+                found.add(_read(file, place))
+    if not found.results:
+        named = ", ".join(map(str, paths))
+        raise Refusal(f"no results are in {named}", "name a file that pamctl eval --results or run wrote")
+    return found
+
+
+def _files(path: Path) -> Iterator[tuple[Path, Place | None]]:
+    """The files of a path, training logs with the place in their run."""
+    if not path.is_dir():
+        yield path, None
+        return
+    there = [path / name for name in FILES if (path / name).is_file()]
+    logs = sorted(path.glob(_LOGS))
+    if not there and not logs:
+        raise UsageRefusal(f"{path} holds no {', '.join(FILES)}", "name a folder that pamctl run wrote")
+    yield from ((file, None) for file in there)
+    yield from ((log, place_in_run(log.relative_to(path))) for log in logs)
+
+
+def _read(path: Path, place: Place | None) -> Inputs:
+    """All that one file tells.
+
+    Results beside diagnostics are left out: they are of adapters that a run pruned to see what that costs.
+    """
+    found, events = Inputs(), []
+    for line in read_lines(path):
+        if line.record is None:
+            found.notes.append(line.torn_note(path))
+        elif (schema := _schema_of(line.record)) == TRAINING:
+            events.append(line.record)
+        else:
+            try:
+                _add(found, schema, line.record)
+            except ValueError as fault:
+                raise Refusal(f"{path} line {line.number}: {fault}", WAY_ON) from fault
+    found.curves += _curves(path, events, place)
+    if found.is_empty and not events:
+        raise Refusal(f"{path} holds no results", "write some with pamctl eval --results")
+    if path.name == _DIAGNOSTICS or found.diagnoses:
+        found.results.clear()
+    return found
+
+
+def _schema_of(record: Mapping[str, Any]) -> object:
+    """What a line is; only a training log has lines that do not tell it, and old results."""
+    if "event" in record:
+        return TRAINING
+    return record.get("schema", RESULT)
+
+
+def _add(found: Inputs, schema: object, record: Mapping[str, Any]) -> None:
+    if schema == PREDICTION:
+        found.predictions.append(Prediction.from_json(record))
+    elif schema == DIAGNOSIS:
+        if (diagnosis := Diagnosis.from_json(record)) is not None:
+            found.diagnoses.append(diagnosis)
+    else:
+        found.results.append(Result.from_json(record))
+
+
+def _curves(path: Path, events: Iterable[Mapping[str, Any]], place: Place | None) -> list[Curve]:
+    try:
+        return list(curves_of(events, place))
+    except (KeyError, TypeError, ValueError) as fault:
+        raise Refusal(f"{path} is no training log: {fault!r}", "name another file") from fault
