@@ -1,10 +1,10 @@
 """The settings of `train-task` as a sequence file spells them: the names of its flags, with underscores."""
 
 import types
-from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
+from pamctl.known_names import refuse_unknown
 from pamctl.refusal import UsageRefusal
 from pamctl.training.configuration import Settings, check_settings
 
@@ -40,20 +40,6 @@ def settings_in(table: Mapping[str, Any], place: str, known: Sequence[str] = tup
     except UsageRefusal as refusal:
         raise UsageRefusal(f"{place}: {refusal.what}", refusal.way_on) from refusal
     return settings
-
-
-def refuse_unknown(keys: Iterable[str], known: Sequence[str], place: str) -> None:
-    """Refuse a name that may not stand at a place, with the nearest that may."""
-    for key in keys:
-        if key not in known:
-            way_on = f"{meant(key, known)}known are: {', '.join(known)}"
-            raise UsageRefusal(f"{place}: {key} is not known", way_on)
-
-
-def meant(name: str, known: Iterable[str]) -> str:
-    """Ask whether the nearest known name was meant, as a way on begins; empty if none is near."""
-    nearest = get_close_matches(name, [*known], n=1)
-    return f"did you mean {nearest[0]}? " if nearest else ""
 
 
 def over(general: Settings, special: Settings) -> Settings:

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pamctl.known_names import meant, refuse_unknown
 from pamctl.merging.methods import method_named as merging_named
 from pamctl.merging.methods.settings import resolved
 from pamctl.refusal import UsageRefusal
 from pamctl.sequences import shipped
 from pamctl.sequences.contents import SequenceFile, System, TaskEntry
-from pamctl.sequences.keys import OF_A_TASK, OF_THE_BASE, SETTINGS, meant, refuse_unknown, settings_in
+from pamctl.sequences.keys import OF_A_TASK, OF_THE_BASE, SETTINGS, settings_in
 from pamctl.training.configuration import Settings, resolve_method
 from pamctl.training.methods import METHODS, Merging, method_named
 

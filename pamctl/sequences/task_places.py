@@ -4,9 +4,9 @@ import os
 import re
 from pathlib import Path
 
+from pamctl.known_names import meant
 from pamctl.refusal import UsageRefusal
 from pamctl.sequences.contents import SequenceFile, TaskEntry
-from pamctl.sequences.keys import meant
 from pamctl.tasks.embedded import embedded_tasks
 
 _VARIABLE = re.compile(r"\$\{?(\w+)")

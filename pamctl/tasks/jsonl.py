@@ -51,6 +51,11 @@ def jsonl_task(path: Path) -> Task:
     return Task(name, dict.fromkeys(WITHOUT_SPLITS, splits[UNNAMED]), notes=(note,))
 
 
+def holds_jsonl(folder: Path) -> bool:
+    """Whether a folder holds a file of either layout."""
+    return any((folder / f"{name}.jsonl").is_file() for name in ("task", *SPLIT_FILES))
+
+
 def task_files(path: Path) -> list[tuple[Path, str | None]]:
     """The JSONL files a task is made of, each with the split it holds when its name tells.
 

@@ -1,0 +1,48 @@
+"""The layout that VQAv2 and OK-VQA share: questions in one file, ten answers to each in another, COCO images."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from sys import intern
+
+from pamctl.refusal import Refusal
+from pamctl.tasks.releases.record import Record, read_records
+from pamctl.tasks.releases.release import Release, example
+from pamctl.tasks.task import Example
+
+IMAGES = tuple(
+    f"{name}{ending}" for name in ("train2014", "val2014", "images") for ending in ("", ".zip", ".tar")
+)
+
+
+def coco_examples(
+    release: Release, questions: Path, annotations: Path, year: str
+) -> Iterator[Example | Refusal]:
+    """One example for each annotation, in the file's order.
+
+    Args:
+        questions: a file whose `questions` have question_id, image_id and question.
+        annotations: a file whose `annotations` have question_id and ten answers.
+        year: of the images, such as train2014.
+    """
+    asked: dict[str, tuple[str, int]] = {}
+    for record in read_records(questions, "questions"):
+        if isinstance(record, Refusal):
+            yield record
+            continue
+        try:
+            asked[record.name("question_id")] = record.text("question"), record.whole("image_id")
+        except Refusal as fault:
+            yield fault
+
+    def made(record: Record) -> Iterator[Example]:
+        identity = record.name("question_id")
+        if identity not in asked:
+            raise record.fault(f"answers question {identity}, which {questions.name} does not have")
+        question, image = asked[identity]
+        picture = release.picture(f"{year}/COCO_{year}_{image:012d}.jpg", record.where)
+        prefix = release.prompt(question=question)
+        kind = record.text("answer_type", "")
+        answers = record.texts("answers", of="answer")
+        yield example(record, identity, prefix, answers, picture, intern(kind) or None)
+
+    yield from release.rows(read_records(annotations, "annotations"), made)

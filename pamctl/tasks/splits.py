@@ -1,0 +1,91 @@
+"""Which released examples a task's splits are made of, such as `train+val[:-10240]`, and how many."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pamctl.refusal import Refusal, UsageRefusal
+from pamctl.tasks.task import Example
+from pamctl.tasks.visits import subsample
+
+_PART = re.compile(r"\s*([\w-]+)\s*(?:\[\s*(-?\d*)\s*:\s*(-?\d*)\s*\])?\s*")
+
+Rows = Callable[[str], Iterator[Example | Refusal]]
+"""Released split -> each of its examples, or the refusal that tells what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A released split, or a slice of it as Python counts."""
+
+    released: str
+    slice: slice = slice(None)
+
+
+def parts_of(expression: str, released: Sequence[str], where: str) -> list[Part]:
+    """The parts that `+` joins in an expression.
+
+    Args:
+        released: the splits there are.
+        where: what is named in a refusal.
+    """
+    parts = []
+    for text in expression.split("+"):
+        match = _PART.fullmatch(text)
+        if not match or match[1] not in released:
+            raise UsageRefusal(
+                f"{where}: {text.strip()!r} is no split of the release",
+                f"give some of {', '.join(released)}, joined by +, whole or in part: val[:-1000]",
+            )
+        first, last = (int(bound) if bound else None for bound in (match[2], match[3]))
+        parts.append(Part(match[1], slice(first, last)))
+    return parts
+
+
+class ReadSplits(Mapping[str, Sequence[Example]]):
+    """Splits that are read when first asked for.
+
+    Args:
+        rows: reads a released split.
+        parts: of each split.
+        most: of a split, how many of its examples are kept, drawn by id; those that are not named have all.
+        seed: of that draw.
+    """
+
+    def __init__(
+        self, rows: Rows, parts: Mapping[str, Sequence[Part]], most: Mapping[str, int], seed: int = 0
+    ) -> None:
+        self._rows, self._parts, self._most, self._seed = rows, parts, most, seed
+        self._read: dict[str, list[Example]] = {}
+
+    def __getitem__(self, split: str) -> list[Example]:
+        """The examples; refuses the first that is at fault."""
+        if split not in self._read:
+            found = []
+            for row in self.rows(split):
+                if isinstance(row, Refusal):
+                    raise row
+                found.append(row)
+            self._read[split] = found
+        return self._read[split]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def rows(self, split: str) -> Iterator[Example | Refusal]:
+        """Every example of a split or its fault, in order; only what is sliced or drawn from is held."""
+        joined = (row for part in self._parts[split] for row in self._part(part))
+        if split not in self._most:
+            yield from joined
+            return
+        kept = list(joined)
+        ids = [row.id if isinstance(row, Example) else "" for row in kept]
+        for place in subsample(ids, self._most[split], self._seed):
+            yield kept[place]
+
+    def _part(self, part: Part) -> Iterator[Example | Refusal]:
+        rows = self._rows(part.released)
+        return rows if part.slice == slice(None) else iter(list(rows)[part.slice])
