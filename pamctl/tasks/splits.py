@@ -19,7 +19,8 @@ class Part:
     """A released split, or a slice of it as Python counts."""
 
     released: str
-    slice: slice = slice(None)
+    first: int | None = None
+    last: int | None = None
 
 
 def parts_of(expression: str, released: Sequence[str], where: str) -> list[Part]:
@@ -38,7 +39,7 @@ def parts_of(expression: str, released: Sequence[str], where: str) -> list[Part]
                 f"give some of {', '.join(released)}, joined by +, whole or in part: val[:-1000]",
             )
         first, last = (int(bound) if bound else None for bound in (match[2], match[3]))
-        parts.append(Part(match[1], slice(first, last)))
+        parts.append(Part(match[1], first, last))
     return parts
 
 
@@ -88,4 +89,5 @@ class ReadSplits(Mapping[str, Sequence[Example]]):
 
     def _part(self, part: Part) -> Iterator[Example | Refusal]:
         rows = self._rows(part.released)
-        return rows if part.slice == slice(None) else iter(list(rows)[part.slice])
+        whole = part.first is None and part.last is None
+        return rows if whole else iter(list(rows)[part.first : part.last])

@@ -1,4 +1,4 @@
-"""The layout that VQAv2 and OK-VQA share: questions in one file, ten answers to each in another, COCO images."""
+"""The layout that VQAv2 and OK-VQA share: questions in one file, ten answers each in another, COCO images."""
 
 from collections.abc import Iterator
 from pathlib import Path

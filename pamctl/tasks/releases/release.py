@@ -86,7 +86,7 @@ class Release:
             if found is None:
                 raise MissingImage(
                     f"{where}: image {name} is not in {self.images}",
-                    'put it there, or in the TOML name its folder or archive as `images`, or set missing = "skip"',
+                    'put it there, or in the TOML name its place as `images`, or set missing = "skip"',
                 )
             self._pictures[name] = found
         return self._pictures[name]
