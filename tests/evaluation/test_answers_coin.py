@@ -47,6 +47,7 @@ def test_ocr_vqa_never_accepts_unanswerable(prediction: str, answer: str, right:
         ("Yes.", "yes", 1.0),
         ("yes...", "yes", 1.0),
         (" yes. ", "yes", 1.0),
+        (".5", ".5", 1.0),
         ("yes!", "yes", 0.0),
         ("yes .", "yes", 0.0),  # a space stays before the period that goes
         ("yes", "Yes", 0.0),  # the answer is taken as it is
@@ -88,6 +89,7 @@ def test_the_first_word_of_one_character_is_science_qas_letter(prediction: str, 
         ("bob's", "bob 's"),
         ("Let's", "let 's"),  # taken apart before it is looked for among contractions
         ("what?", "what"),
+        ("x?y", "xy"),  # `vqa` has "x y"
         ("red,blue", "redblue"),  # `vqa` has "red blue"
         ("1,000 yellow-green", "1000 yellow green"),  # `vqa` has "1000 yellowgreen"
         ("The dog's two bones.", "dog 's 2 bones"),
