@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pamctl.adapters.provenance import Stage
 from pamctl.evaluation.json_lines import append_records, read_lines
-from pamctl.evaluation.predictions import Prediction as Prediction
 from pamctl.evaluation.record_fields import Fields, is_a, refuse_other_stage
 from pamctl.refusal import Refusal
 
@@ -125,13 +124,47 @@ def read_results(paths: Iterable[Path]) -> tuple[list[Result], list[str]]:
             if line.record is None:
                 notes.append(line.torn_note(path))
                 continue
-            try:
-                results.append(Result.from_json(line.record))
-            except ValueError as fault:
-                raise Refusal(f"{path} line {line.number}: {fault}", WAY_ON) from fault
+            results.append(_result(path, line.number, line.record))
         if len(results) == before:
             raise Refusal(f"{path} holds no results", "write some with pamctl eval --results")
     return results, notes
+
+
+def held_results(path: Path) -> tuple[list[Result], list[str]]:
+    """The results that a file which may be appended to holds already, and notes as from `read_results`.
+
+    A file that is absent holds none. Records of other kinds, such as diagnostics, are passed over.
+    """
+    results: list[Result] = []
+    notes: list[str] = []
+    for line in read_lines(path) if path.exists() else ():
+        if line.record is None:
+            notes.append(line.torn_note(path))
+        elif line.record.get("schema", SCHEMA) == SCHEMA:
+            results.append(_result(path, line.number, line.record))
+    return results, notes
+
+
+def latest_of_cell(cell: Result, results: Sequence[Result]) -> Result | None:
+    """The last of some results that is of the same cell, whatever its score; None where there is none.
+
+    A cell is what was scored, an adapter or else the base, on which examples, by which metric, and the labels
+    under which it stands in a report.
+    """
+    return next((result for result in reversed(results) if _cell(result) == _cell(cell)), None)
+
+
+def _cell(result: Result) -> tuple[object, ...]:
+    scored = result.adapter or result.base
+    labels = (result.stage, result.order, result.run)
+    return (scored, result.task, result.split, result.examples, result.n, result.metric, *labels)
+
+
+def _result(path: Path, number: int, record: Mapping[str, Any]) -> Result:
+    try:
+        return Result.from_json(record)
+    except ValueError as fault:
+        raise Refusal(f"{path} line {number}: {fault}", WAY_ON) from fault
 
 
 def examples_fingerprint(examples: Iterable["Example"]) -> str:

@@ -1,25 +1,28 @@
 """How one adapter is scored on many tasks: the model loaded once, each score recorded when it is known."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from pamctl.adapters import Adapter, open_adapter
 from pamctl.adapters.provenance import Stage
-from pamctl.distributed import is_main
-from pamctl.evaluation.answers import metric_named
+from pamctl.distributed import decided_by_main, is_main
 from pamctl.evaluation.evaluate import BATCH_SIZE, evaluate
 from pamctl.evaluation.json_lines import refuse_unwritable
-from pamctl.evaluation.predictions import Prediction, predictions_file
-from pamctl.evaluation.results import Result, append_results
-from pamctl.evaluation.scoring import placed, result_of
-from pamctl.models.base import Base, load_base
+from pamctl.evaluation.predictions import predictions_file
+from pamctl.evaluation.results import Result, append_results, held_results, latest_of_cell
+from pamctl.evaluation.scored_tasks import open_tasks
+from pamctl.evaluation.scoring import placed, summed_up, unscored
+from pamctl.models.base import fingerprint_of, load_base
+from pamctl.models.checkpoint import open_checkpoint
 from pamctl.models.lora import lora_from_adapter
-from pamctl.refusal import Refusal, UsageRefusal
-from pamctl.tasks import Task, open_task
+from pamctl.refusal import Refusal
+from pamctl.tasks import Task
 from pamctl.whole_output import refuse_existing
 
 
@@ -42,9 +45,15 @@ def score_adapter(
     predictions: Path | None = None,
     force: bool = False,
     warn: Callable[[str], None] = lambda _: None,
+    report: Callable[[str], None] = lambda _: None,
     on_examples: Callable[[int, int, str], None] = lambda *_: None,
 ) -> list[Result]:
     """Score an adapter on tasks, appending each result to a file as soon as it is known.
+
+    What `results` holds already is taken from there and not evaluated again: the same adapter, or base where
+    there is none, on the same examples, by the same metric, with the same `stage`, `order` and `run`. What a
+    record does not tell plays no part: `dtype`, `quantize`, `max_new_tokens`; a `run` of its own keeps such
+    results apart.
 
     Args:
         reference: the adapter; None scores the base, zero-shot.
@@ -52,9 +61,10 @@ def score_adapter(
         dtype, quantize, fsdp: how the base is held, see `load_base`.
         stage, order, run: labels of the results; None takes what the adapter's `pamctl.json` tells.
         results: JSON Lines file to append to.
-        predictions: JSON Lines file to write once all tasks are done.
-        force: replace an existing `predictions`.
+        predictions: JSON Lines file to write, whole once all tasks are done; every task is evaluated for it.
+        force: evaluate what `results` holds already too, and append it; replace an existing `predictions`.
         warn: told what to know before trusting a score.
+        report: told each score that is taken from `results`.
         on_examples: told (examples done, examples in all, task name) after each batch.
 
     Raises:
@@ -64,36 +74,101 @@ def score_adapter(
         refuse_unwritable(results)
     if predictions:
         refuse_existing(predictions, force=force, file=True)
-    opened = [task if isinstance(task, Task) else open_task(task) for task in tasks]
-    _check_tasks(opened, split, warn)
+    opened = open_tasks(tasks, split, warn)
     adapter = None if reference is None else _whole(open_adapter(reference, routers=True))
-    model = load_base(base or (adapter.base_model if adapter else None), dtype, quantize=quantize, fsdp=fsdp)
+    base = base or (adapter.base_model if adapter else None)
+    asked = _Asked(opened, adapter, split, limit, {"stage": stage, "order": order, "run": run})
+    held = _held(results, warn)
+    known = [None] * len(opened) if force or predictions else asked.known(base, held)
+    for result in known:
+        if result is not None:
+            report(f"{result.task}: {result.score:.2f} % is in {results} already; --force evaluates it again")
+    if adapter:
+        _tell_of(adapter, stage, warn)
+    if (found := [result for result in known if result is not None]) and len(found) == len(opened):
+        return found
+    model = load_base(base, dtype, quantize=quantize, fsdp=fsdp)
     for note in model.notes:
         warn(note)
-    if adapter:
-        for note in adapter.notes:
-            warn(note)
-        _check_adapter(adapter, model, stage, warn)
+    cells = asked.cells(model.name, model.fingerprint)
     lora = lora_from_adapter(adapter, model.config) if adapter else {}
     lora = jax.device_put(lora, model.devices.replicated)
-    sizes = [len(task.split(split)[:limit]) for task in opened]
+    sizes = [0 if result else cell.n for result, cell in zip(known, cells, strict=True)]
     scored: list[Result] = []
-    answered: list[Prediction] = []
-    for number, task in enumerate(opened):
-        tell = partial(_tell, on_examples, sum(sizes[:number]), sum(sizes), task.name)
-        predicted = evaluate(
-            model, lora, 1.0, task, split, limit, max_new_tokens, batch_size=batch_size, on_examples=tell
-        )
-        result = result_of(predicted, task, model.fingerprint, adapter, split=split)
-        result = replace(result, stage=stage or result.stage, order=order or result.order)
-        scored.append(replace(result, run=run or result.run))
-        answered += placed(predicted, scored[-1])
-        if results and is_main():
-            append_results(results, scored[-1:])
-    if predictions and is_main():
-        with predictions_file(predictions, force=force) as file:
-            file.add(answered)
+    writes = is_main()
+    with predictions_file(predictions, force=force) if predictions and writes else nullcontext() as file:
+        for number, task in enumerate(opened):
+            if (result := known[number]) is None:
+                tell = partial(_tell, on_examples, sum(sizes[:number]), sum(sizes), task.name)
+                predicted = evaluate(
+                    model,
+                    lora,
+                    1.0,
+                    task,
+                    split,
+                    limit,
+                    max_new_tokens,
+                    batch_size=batch_size,
+                    on_examples=tell,
+                )
+                result = summed_up(cells[number], predicted)
+                if file:
+                    file.add(placed(predicted, result))
+                if results and writes and (force or result not in held):
+                    append_results(results, [result])
+            scored.append(result)
     return scored
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be scored: an adapter, or the base, on some examples of tasks, under some labels."""
+
+    tasks: Sequence[Task]
+    adapter: Adapter | None
+    split: str
+    limit: int | None
+    labels: dict[str, Any]
+
+    def cells(self, base: str, fingerprint: str) -> list[Result]:
+        """The results to be, one a task, without their scores.
+
+        Args:
+            base, fingerprint: of the base.
+
+        Raises:
+            Refusal: the adapter was made for another base.
+        """
+        if self.adapter:
+            _refuse_other_base(self.adapter, base, fingerprint)
+        given = {name: label for name, label in self.labels.items() if label}
+        return [
+            replace(unscored(task, fingerprint, self.adapter, split=self.split, limit=self.limit), **given)
+            for task in self.tasks
+        ]
+
+    def known(self, base: str | None, held: Sequence[Result]) -> list[Result | None]:
+        """Those of some results that were asked for, one a task, the same in every process; else None."""
+
+        def records() -> list[dict[str, Any] | None]:
+            if not held:
+                return [None] * len(self.tasks)
+            checkpoint = open_checkpoint(base)
+            cells = self.cells(checkpoint.name, fingerprint_of(checkpoint))
+            found = (latest_of_cell(cell, held) for cell in cells)
+            return [None if result is None else result.to_json() for result in found]
+
+        told = decided_by_main(records)
+        return [None if record is None else Result.from_json(record) for record in told]
+
+
+def _held(results: Path | None, warn: Callable[[str], None]) -> list[Result]:
+    if results is None:
+        return []
+    held, notes = held_results(results)
+    for note in notes:
+        warn(note)
+    return held
 
 
 def _whole(adapter: Adapter) -> Adapter:
@@ -102,31 +177,23 @@ def _whole(adapter: Adapter) -> Adapter:
     return adapter
 
 
+def _tell_of(adapter: Adapter, stage: Stage | None, warn: Callable[[str], None]) -> None:
+    for note in adapter.notes:
+        warn(note)
+    if adapter.provenance is None:
+        warn(f"{adapter.name} has no pamctl.json, so it counts as {stage or 'trained'} that tells no tasks")
+
+
 def _tell(
     on_examples: Callable[[int, int, str], None], before: int, total: int, task: str, done: int
 ) -> None:
     on_examples(before + done, total, task)
 
 
-def _check_tasks(tasks: Sequence[Task], split: str, warn: Callable[[str], None]) -> None:
-    names = [task.name for task in tasks]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UsageRefusal(
-            f"two tasks are named {twice}", "name each task once; a JSONL task is named after its file"
-        )
-    for task in tasks:
-        task.split(split)
-        metric_named(task.metric)
-        for note in task.notes:
-            warn(note)
-
-
-def _check_adapter(adapter: Adapter, base: Base, stage: Stage | None, warn: Callable[[str], None]) -> None:
-    if adapter.base_fingerprint and adapter.base_fingerprint != base.fingerprint:
+def _refuse_other_base(adapter: Adapter, base: str, fingerprint: str) -> None:
+    if adapter.base_fingerprint and adapter.base_fingerprint != fingerprint:
         raise Refusal(
             f"{adapter.name} was made for base {adapter.base_model} ({adapter.base_fingerprint[:12]}), "
-            f"not for {base.name} ({base.fingerprint[:12]})",
+            f"not for {base} ({fingerprint[:12]})",
             "name its own base with --base",
         )
-    if adapter.provenance is None:
-        warn(f"{adapter.name} has no pamctl.json, so it counts as {stage or 'trained'} that tells no tasks")

@@ -9,13 +9,12 @@ from pamctl.adapters import Adapter
 from pamctl.evaluation.answers import metric_named
 from pamctl.evaluation.predictions import Prediction
 from pamctl.evaluation.results import Result, TypeScore, examples_fingerprint
-from pamctl.tasks.task import Example, Task
+from pamctl.tasks.task import TEST, Example, Task
 
 
 def scored(task: Task, split: str, examples: Sequence[Example], texts: Sequence[str]) -> list[Prediction]:
     """The predictions that some decoded texts are, one an example, in that order; their state is not told."""
-    metric: Any = metric_named(task.metric)
-    score = getattr(metric, "score", metric)
+    score = metric_named(task.metric).score
     return [
         Prediction(
             task.name,
@@ -32,39 +31,42 @@ def scored(task: Task, split: str, examples: Sequence[Example], texts: Sequence[
     ]
 
 
-def result_of(
-    predictions: Sequence[Prediction],
-    task: Task,
-    base: str | None,
-    adapter: Adapter | None,
-    *,
-    split: str = "test",
+def unscored(
+    task: Task, base: str | None, adapter: Adapter | None, *, split: str = TEST, limit: int | None = None
 ) -> Result:
-    """The result of some predictions, placed in its sequence by the adapter's provenance.
+    """A result without its score, placed in its sequence by the adapter's provenance.
 
     The labels `order` and `run` are taken from the provenance's parameters. An adapter without provenance is
     `trained` and has learned no tasks that are known.
 
     Args:
-        predictions: of the first examples of the split, in their order.
         base: fingerprint of the base.
+        limit: of the first so many examples.
     """
-    metric: Any = metric_named(task.metric)
-    reads = getattr(metric, "reads", bool)
+    examples = task.split(split)[:limit]
     result = Result(
         task=task.name,
         stage="base",
         tasks=(),
         metric=task.metric,
-        score=mean_score(predictions),
-        n=len(predictions),
+        score=0.0,
+        n=len(examples),
         split=split,
-        examples=examples_fingerprint(task.split(split)[: len(predictions)]),
+        examples=examples_fingerprint(examples),
         base=base,
+    )
+    return result if adapter is None else replace(result, **place_of(adapter))
+
+
+def summed_up(result: Result, predictions: Sequence[Prediction]) -> Result:
+    """A result with the score that the predictions of all its examples make."""
+    reads = metric_named(result.metric).reads
+    return replace(
+        result,
+        score=mean_score(predictions),
         types=_by_type(predictions),
         unread=sum(not reads(prediction.prediction) for prediction in predictions),
     )
-    return result if adapter is None else replace(result, **place_of(adapter))
 
 
 def place_of(adapter: Adapter) -> Mapping[str, Any]:

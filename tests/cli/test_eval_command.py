@@ -1,5 +1,6 @@
 """`pamctl eval`: what is on stdout, what is refused, exit codes."""
 
+import io
 import json
 import os
 import subprocess
@@ -7,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pamctl.cli.errors import exit_code_of
-from pamctl.cli.eval import eval_
+from pamctl.cli.eval import eval_, score_table
+from pamctl.evaluation.results import Result, TypeScore
 from tests.training_cases import write_base, write_task
 
 Capture = pytest.CaptureFixture[str]
@@ -45,10 +48,57 @@ def test_stdout_is_the_table_the_path_or_the_object(tmp_path: Path, capsys: Capt
     assert table.out.splitlines()[1].split()[:2] == ["red", "exact"]
     assert "Warning: task red names no splits" in table.err
     assert path.out == f"{results}\n"
+    assert table.out in path.err
     told = json.loads(payload.out)
     assert told["schema"] == "pamctl.eval/1"
-    assert told["results"] == [json.loads(line) for line in Path(results).read_text().splitlines()][1:]
+    [line] = Path(results).read_text().splitlines()
+    assert told["results"] == [json.loads(line)]
     assert told["results"][0]["n"] == 3
+    assert f"is in {results} already; --force evaluates it again" in payload.err
+    assert run(*common, "--results", results, "--force") == 0
+    assert Path(results).read_text().splitlines() == [line, line]
+
+
+def test_from_predictions_the_same_comes_out_without_the_model(tmp_path: Path, capsys: Capture) -> None:
+    results, kept, again = (str(tmp_path / name) for name in ("r.jsonl", "p.jsonl", "again.jsonl"))
+    made = ("--base", "base", "--results", results, "--predictions", kept)
+    assert run("--task", "red.jsonl", "--limit", "4", *made) == 0
+    scored = ("--from-predictions", kept, "--task", "red.jsonl", "--limit", "4")
+    capsys.readouterr()
+    assert run(*scored, "--results", results, "--predictions", again, "--json") == 0
+    [line] = Path(results).read_text().splitlines()
+    assert json.loads(capsys.readouterr().out)["results"] == [json.loads(line)]
+    assert Path(again).read_bytes() == Path(kept).read_bytes()
+    assert run(*scored) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[0] == "red"
+    program = "import sys; from pamctl.cli.eval import eval_; eval_(standalone_mode=False); "
+    program += "sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program, *scored], timeout=60, check=True, capture_output=True)
+    assert run("--from-predictions", kept, "--task", "red.jsonl") == 1
+    assert "6 ids (red-4, red-5, red-6, ...): not answered" in capsys.readouterr().err
+
+
+def table_of(scored: list[Result]) -> list[str]:
+    console = Console(width=80, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(score_table(scored))
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def test_the_table_has_types_and_what_could_not_be_read() -> None:
+    types = {"[b]count": TypeScore(100.0, 1), "yes/no": TypeScore(25.0, 2)}
+    scored = [
+        Result("letters", "base", (), "scienceqa", 50.0, 3, types=types, unread=2),
+        Result("red", "base", (), "exact", 10.0, 10),
+    ]
+    assert table_of(scored) == [
+        "task        metric     score (%)   n  unread",
+        "letters     scienceqa      50.00   3       2",
+        "  [b]count                100.00   1",
+        "  yes/no                   25.00   2",
+        "red         exact          10.00  10       0",
+    ]
+    assert table_of(scored[1:])[0].split() == ["task", "metric", "score", "(%)", "n"]
 
 
 @pytest.mark.parametrize(
@@ -62,6 +112,9 @@ def test_stdout_is_the_table_the_path_or_the_object(tmp_path: Path, capsys: Capt
         (("--task", "red.jsonl", "--predictions", "red.jsonl"), 1, "already exists"),
         (("--task", "red.jsonl", "--limit", "0"), 2, "--limit"),
         ((), 2, "--task"),
+        (("--task", "red.jsonl", "--from-predictions", "no.jsonl"), 2, "no.jsonl is not a file"),
+        (("--task", "red.jsonl", "--from-predictions", "p", "--base", "base"), 2, "and --base is given"),
+        (("mine", "--task", "red.jsonl", "--from-predictions", "p"), 2, "and ADAPTER is given"),
     ],
 )
 def test_refusals_are_two_lines_and_leave_stdout_empty(

@@ -1,13 +1,15 @@
 """Scoring an adapter on disk: where its results stand, and what is refused before the work."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pamctl.adapters import Adapter, BaseModel, Parent, Provenance, save_adapter
-from pamctl.evaluation.results import read_results
+from pamctl.evaluation import score
+from pamctl.evaluation.predictions import read_predictions
+from pamctl.evaluation.results import Result, append_results, read_results
 from pamctl.evaluation.score import score_adapter
 from pamctl.models.base import Base, load_base
 from pamctl.models.lora import init_lora, lora_to_adapter
@@ -80,11 +82,100 @@ def test_results_stand_where_the_provenance_says(place: Path, base: Base, tmp_pa
         assert result.base == base.fingerprint
     assert done == [(6, 12, "red"), (12, 12, "blue")]
     assert all("same examples" in warning for warning in warned)
-    predictions = [json.loads(line) for line in files["predictions"].read_text().splitlines()]
-    assert [(p["task"], p["id"]) for p in predictions[::6]] == [("red", "red-0"), ("blue", "blue-0")]
+    predictions = read_predictions(files["predictions"])[0]
+    assert [(p.task, p.id) for p in predictions[::6]] == [("red", "red-0"), ("blue", "blue-0")]
+    for one in predictions:
+        assert (one.split, one.metric, one.type) == ("test", "exact", None)
+        assert (one.stage, one.tasks, one.method, one.seed) == ("merged", ("x", "y"), "average", 5)
+        assert (one.order, one.run, one.adapter) == ("coin-1", None, scored[0].adapter)
+        assert (one.parents, one.base) == (scored[0].parents, base.fingerprint)
     assert str(tmp_path) not in files["results"].read_text() + files["predictions"].read_text()
     with pytest.raises(Refusal, match="already exists"):
         score_adapter(adapter, tasks_of(place), base=str(place / "base"), predictions=files["predictions"])
+
+
+def test_what_a_results_file_holds_is_not_evaluated_again(
+    place: Path, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter, file = adapter_at(tmp_path / "adapter", base, TOLD), tmp_path / "r.jsonl"
+    decoded: list[str] = []
+    told: list[str] = []
+
+    def given(which: str | None = adapter, **more: object) -> list[Result]:
+        decoded.clear()
+        told.clear()
+        options = {"base": str(place / "base"), "limit": 2, "results": file, "report": told.append}
+        return score_adapter(which, tasks_of(place), **options | more)  # type: ignore[arg-type]
+
+    evaluated = score.evaluate
+    monkeypatch.setattr(
+        score, "evaluate", lambda *all, **how: decoded.append(all[3].name) or evaluated(*all, **how)
+    )
+    first = given()
+    assert decoded == ["red", "blue"]
+    append_results(file, [replace(first[1], score=99.0), replace(first[1], score=77.0, metric="vqa")])
+    file.write_text('{"schema": "pamctl.diagnostics/1", "n": 1}\n' + file.read_text())
+    with monkeypatch.context() as patched:
+        patched.setattr(score, "load_base", None)
+        assert given() == [first[0], replace(first[1], score=99.0)]  # the last one of equals
+    assert (decoded, len(told)) == ([], 2)
+    assert told[1] == f"blue: 99.00 % is in {file} already; --force evaluates it again"
+    lines = len(file.read_text().splitlines())
+    for other in ({"limit": 3}, {"run": "p=30"}, {"order": "one"}, {"stage": "trained"}, {"which": None}):
+        given(**other)  # type: ignore[arg-type]
+        assert (decoded, told) == (["red", "blue"], [])
+        lines += 2
+        assert len(file.read_text().splitlines()) == lines
+    with monkeypatch.context() as patched:
+        patched.setattr(score, "load_base", None)
+        given(which=None)
+    assert given(force=True) == first
+    assert decoded == ["red", "blue"]
+    assert len(file.read_text().splitlines()) == lines + 2
+    assert given() == first
+    # Predictions are whole, so all is evaluated for them; what comes out as before is not appended again.
+    given(predictions=tmp_path / "p.jsonl")
+    assert decoded == ["red", "blue"]
+    assert len(file.read_text().splitlines()) == lines + 2
+    assert len(read_predictions(tmp_path / "p.jsonl")[0]) == 4
+
+
+def test_one_task_more_evaluates_that_one(place: Path, base: Base, tmp_path: Path) -> None:
+    options = {"base": str(place / "base"), "limit": 2, "results": tmp_path / "r.jsonl"}
+    [red] = score_adapter(None, tasks_of(place)[:1], **options)  # type: ignore[arg-type]
+    done: list[tuple[int, int, str]] = []
+    both = score_adapter(None, tasks_of(place), on_examples=lambda *now: done.append(now), **options)  # type: ignore[arg-type]
+    assert (both[0], done) == (red, [(2, 2, "blue")])
+    assert read_results([tmp_path / "r.jsonl"])[0] == both
+
+
+def test_a_results_file_at_fault_is_told_before_the_work(place: Path, tmp_path: Path) -> None:
+    file, warned = tmp_path / "r.jsonl", list[str]()
+    options = {"base": str(place / "base"), "limit": 2, "results": file}
+    file.write_text('{"task": "red", "stage": "ba')
+    score_adapter(None, tasks_of(place)[:1], warn=warned.append, **options)  # type: ignore[arg-type]
+    assert f"{file} line 1 was left torn by a stopped writer and is skipped" in warned
+    file.write_text('{"task": "red"}\n')
+    with pytest.raises(Refusal, match="line 1: `stage` is missing"):
+        score_adapter(None, tasks_of(place)[:1], **options)  # type: ignore[arg-type]
+
+
+def test_a_stopped_evaluation_leaves_no_predictions(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluated, out = score.evaluate, tmp_path / "out"
+
+    def stopped_at_blue(*given: Any, **how: Any) -> Any:
+        if given[3].name == "blue":
+            raise KeyboardInterrupt
+        return evaluated(*given, **how)
+
+    monkeypatch.setattr(score, "evaluate", stopped_at_blue)
+    options = {"results": out / "r.jsonl", "predictions": out / "p.jsonl", "base": str(place / "base")}
+    with pytest.raises(KeyboardInterrupt):
+        score_adapter(None, tasks_of(place), limit=2, **options)  # type: ignore[arg-type]
+    assert [file.name for file in out.iterdir()] == ["r.jsonl"]
+    assert [result.task for result in read_results([out / "r.jsonl"])[0]] == ["red"]
 
 
 def test_an_adapter_without_provenance_counts_as_trained(place: Path, base: Base, tmp_path: Path) -> None:
