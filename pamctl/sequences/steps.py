@@ -9,7 +9,7 @@ from pamctl.alignment import Scope
 from pamctl.training.configuration import Settings
 from pamctl.training.methods import Merging
 
-RESULTS, DIAGNOSTICS = "results.jsonl", "diagnostics.jsonl"
+RESULTS, DIAGNOSTICS, PREDICTIONS = "results.jsonl", "diagnostics.jsonl", "predictions.jsonl"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A base and tasks on which adapters are trained, merged and evaluated, many of them, what is done kept."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,8 +9,9 @@ import numpy as np
 
 from pamctl.adapters import Adapter, open_adapter, write_adapter
 from pamctl.evaluation.evaluate import evaluate
+from pamctl.evaluation.predictions import Prediction
 from pamctl.evaluation.results import Result
-from pamctl.evaluation.scoring import result_of
+from pamctl.evaluation.scoring import scored, summed_up, unscored
 from pamctl.merging import execute, plan_merge
 from pamctl.merging.recipe import FILE_NAME, Recipe, recipe_text
 from pamctl.models.base import Base
@@ -94,12 +95,19 @@ class Workbench:
             write_adapter(execute(plan).adapter, folder, beside=told)
         return open_adapter(folder)
 
-    def evaluated(self, adapter: Adapter | None, task: str) -> Result:
-        """Return the score of an adapter, or of the base, on a task's test split."""
+    def evaluated(self, adapter: Adapter | None, task: str) -> tuple[Result, list[Prediction]]:
+        """Return the score of an adapter, or of the base, on a task's test split, and the predictions."""
         lora = {} if adapter is None else lora_from_adapter(adapter, self.base.config)
         features = None if adapts_vision(lora) else self._frozen_features(task)
         predictions = evaluate(self.base, lora, 1.0, self.tasks[task], TEST, features=features)
-        return result_of(predictions, self.tasks[task], self.base.fingerprint, adapter, split=TEST)
+        result = unscored(self.tasks[task], self.base.fingerprint, adapter, split=TEST)
+        return summed_up(result, predictions), predictions
+
+    def scored(self, task: str, answers: Mapping[str, str]) -> list[Prediction]:
+        """Return the predictions that answers, by id, to the first examples of a task's test split are."""
+        first = self.tasks[task].split(TEST)[: len(answers)]
+        answered = [example for example in first if example.id in answers]
+        return scored(self.tasks[task], TEST, answered, [answers[example.id] for example in answered])
 
     def _frozen_features(self, task: str) -> np.ndarray:
         if task not in self._features:

@@ -7,15 +7,16 @@ from pathlib import Path
 
 from pamctl.adapters import Adapter, open_adapter, write_adapter
 from pamctl.alignment import align
+from pamctl.evaluation.predictions import Prediction
 from pamctl.evaluation.results import Result
-from pamctl.evaluation.scoring import place_of
+from pamctl.evaluation.scoring import place_of, placed
 from pamctl.models.base import Base
 from pamctl.refusal import Preempted
 from pamctl.sequences.diagnostics import EVERYTHING, diagnostics
 from pamctl.sequences.grid import Unit
 from pamctl.sequences.progress import STEPS_OF_AN_EVALUATION, work_of
 from pamctl.sequences.records import Records
-from pamctl.sequences.steps import Diagnose, Merge, Prune, Score, Step, Train
+from pamctl.sequences.steps import RESULTS, Diagnose, Merge, Prune, Score, Step, Train
 from pamctl.sequences.training_shares import training_shares
 from pamctl.sequences.workbench import Workbench
 from pamctl.tasks.task import Task
@@ -24,6 +25,8 @@ from pamctl.training.reports import Progress
 from pamctl.training.stop_request import StopRequest
 
 SECONDS_BETWEEN_TRIES = 0.5
+PREDICTIONS_KEPT = 8
+"""Of each state on each task, for people to look at."""
 
 
 class Worker:
@@ -118,20 +121,25 @@ class Worker:
         adapter = None if step.adapter is None else self._opened(step.adapter)
         scores = []
         for number, task in enumerate(step.tasks, start=1):
-            result = self._result(adapter, task)
+            result, predictions = self._result(adapter, task)
             if adapter is not None:
                 result = replace(result, order=step.order, run=step.run)
+            if step.file == RESULTS:  # before the result, for what has one is not evaluated again
+                self._records.add_predictions(placed(predictions, result))
             self._records.add(step.file, result)
             scores.append(f"{task} {result.score:.1f}")
             self._tell(number * STEPS_OF_AN_EVALUATION)
         self._report(f"{step.adapter or 'zero-shot'}: {', '.join(scores)}")
 
-    def _result(self, adapter: Adapter | None, task: str) -> Result:
-        """The score of an adapter, evaluated once though it may stand in several cells."""
-        known = self._records.score_of(None if adapter is None else adapter.fingerprint, task)
+    def _result(self, adapter: Adapter | None, task: str) -> tuple[Result, list[Prediction]]:
+        """The score of an adapter and its first predictions, evaluated once though it may stand in many cells."""
+        place = None if adapter is None else adapter.fingerprint
+        known = self._records.score_of(place, task)
         if known is None:
-            return self._bench.evaluated(adapter, task)
-        return known if adapter is None else replace(known, **place_of(adapter))
+            result, predictions = self._bench.evaluated(adapter, task)
+            return result, predictions[:PREDICTIONS_KEPT]
+        predictions = self._bench.scored(task, self._records.answers_of(place, task))
+        return known if adapter is None else replace(known, **place_of(adapter)), predictions
 
     def _diagnose(self, step: Diagnose) -> None:
         if self._records.diagnosed(step.stage) is not None:

@@ -31,4 +31,4 @@ def test_an_adapted_vision_tower_is_trained_and_scored_with_its_own_features(
     assert shared.fingerprint == alone.fingerprint
     for adapter, reference in ((None, None), (shared, str(tmp_path / "alone"))):
         (by_command,) = score_adapter(reference, [file], base=base)
-        assert bench.evaluated(adapter, "colours") == by_command
+        assert bench.evaluated(adapter, "colours")[0] == by_command
