@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pamctl.refusal import Refusal, UsageRefusal
+from pamctl.refusal import UsageRefusal
 from pamctl.tasks.images.folder import Folder
 from pamctl.tasks.images.picture import Picture, picture_file
 from pamctl.tasks.images.source import ImageSource
@@ -42,6 +42,16 @@ class Images:
         self._paths = paths
         self._opened: list[ImageSource] | None = None
 
+    @property
+    def named(self) -> bool:
+        """Whether there is any place to look."""
+        return bool(self._paths)
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        """The places as they were given, for what lies there and is no image."""
+        return self._paths
+
     def find(self, name: str, where: str) -> Picture | None:
         """The picture of this name; None where no source has it.
 
@@ -58,11 +68,3 @@ class Images:
 
     def __str__(self) -> str:
         return ", ".join(map(str, self._paths)) or "no folder or archive"
-
-
-def missing(name: str, images: Images, where: str) -> Refusal:
-    """What is said of an image that no source has."""
-    return Refusal(
-        f"{where}: image {name} is not in {images}",
-        'put it there, name its folder or archive as `images` in the task\'s TOML, or set missing = "skip"',
-    )

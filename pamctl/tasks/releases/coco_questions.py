@@ -1,8 +1,7 @@
 """The layout that VQAv2 and OK-VQA share: questions in one file, ten answers each in another, COCO images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from sys import intern
 
 from pamctl.refusal import Refusal
 from pamctl.tasks.releases.record import Record, read_records
@@ -14,8 +13,17 @@ IMAGES = tuple(
 )
 
 
+def answer_type(record: Record) -> str | None:
+    """The kind of question that an annotation tells."""
+    return record.text("answer_type", "") or None
+
+
 def coco_examples(
-    release: Release, questions: Path, annotations: Path, year: str
+    release: Release,
+    questions: Path,
+    annotations: Path,
+    year: str,
+    type_of: Callable[[Record], str | None] = answer_type,
 ) -> Iterator[Example | Refusal]:
     """One example for each annotation, in the file's order.
 
@@ -23,6 +31,7 @@ def coco_examples(
         questions: a file whose `questions` have question_id, image_id and question.
         annotations: a file whose `annotations` have question_id and ten answers.
         year: of the images, such as train2014.
+        type_of: the type of an annotation's question.
     """
     asked: dict[str, tuple[str, int]] = {}
     for record in read_records(questions, "questions"):
@@ -41,8 +50,7 @@ def coco_examples(
         question, image = asked[identity]
         picture = release.picture(f"{year}/COCO_{year}_{image:012d}.jpg", record.where)
         prefix = release.prompt(question=question)
-        kind = record.text("answer_type", "")
         answers = record.texts("answers", of="answer")
-        yield example(record, identity, prefix, answers, picture, intern(kind) or None)
+        yield example(record, identity, prefix, answers, picture, type_of(record))
 
     yield from release.rows(read_records(annotations, "annotations"), made)

@@ -58,6 +58,15 @@ class Record:
             return value
         raise self._other(name, value, "a whole number")
 
+    def truth(self, name: str, default: bool | None = None) -> bool:
+        """A field that is true or false; `default` where it is absent or null, if there is one."""
+        value = self.fields.get(name)
+        if isinstance(value, bool):
+            return value
+        if value is None and default is not None:
+            return default
+        raise self._other(name, value, "true or false")
+
     def name(self, name: str) -> str:
         """A field that names something: a text or a whole number, as text."""
         value = self.fields.get(name)
@@ -88,6 +97,15 @@ def read_records(path: Path, member: str | None = None) -> Iterator[Record | Ref
             yield Record(path, element)
         except Refusal as fault:
             yield fault
+
+
+def first_record(path: Path, member: str | None = None) -> Record | None:
+    """The first record, by which releases are told apart; None where it cannot be read."""
+    try:
+        first = next(read_records(path, member), None)
+    except Refusal:
+        return None
+    return first if isinstance(first, Record) else None
 
 
 def kind(value: object) -> str:

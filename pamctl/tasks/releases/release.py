@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from sys import intern
 from typing import Any, Literal
@@ -11,12 +12,13 @@ from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.tasks.images import Images, Picture
 from pamctl.tasks.releases.record import Record
 from pamctl.tasks.task import Example, LoadImages
+from pamctl.tasks.videos import FrameSource, VideoClip, Videos
 
 _FIELD = re.compile(r"\{(\w+)\}")
 
 
 class MissingImage(Refusal):
-    """An image that no folder or archive has, which `missing = "skip"` leaves out."""
+    """An image or video that no folder or archive has, which `missing = "skip"` leaves out."""
 
 
 @dataclass
@@ -25,7 +27,7 @@ class Release:
 
     Attributes:
         folder: that holds them.
-        images: folders and archives.
+        images: folders and archives; of a release of videos, the folders that hold them.
         template: of the prompt.
         missing: whether an example without its image is at fault, or left out.
         frames, stride: of a video.
@@ -42,6 +44,7 @@ class Release:
     options: Mapping[str, Any] = field(default_factory=dict)
     skipped: int = 0
     _pictures: dict[str, Picture] = field(default_factory=dict)
+    _sources: dict[str, FrameSource] = field(default_factory=dict)
 
     def file(self, *patterns: str) -> Path:
         """The first file of the folder, or of one folder below, that matches a pattern.
@@ -90,6 +93,27 @@ class Release:
                 )
             self._pictures[name] = found
         return self._pictures[name]
+
+    def clip(self, names: Sequence[str], where: str) -> VideoClip:
+        """The clip of a video by the first of some names that a place has, without an ending.
+
+        Raises:
+            MissingImage: no place has it.
+        """
+        if names[0] not in self._sources:
+            found = self._videos.find(names, where)
+            if found is None:
+                raise MissingImage(
+                    f"{where}: video {names[0]} is not in {self._videos}",
+                    "put it there as a file, a folder of frames or a .npy file, or in the TOML name its "
+                    'place as `images`, or set missing = "skip"',
+                )
+            self._sources[names[0]] = found
+        return VideoClip(self._sources[names[0]], self.frames, self.stride)
+
+    @cached_property
+    def _videos(self) -> Videos:
+        return Videos(self.images.paths)
 
     def rows(
         self, records: Iterable[Record | Refusal], made: Callable[[Record], Iterable[Example]]
