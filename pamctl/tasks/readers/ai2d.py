@@ -26,7 +26,10 @@ def read(release: Release, split: str) -> Iterator[Example | Refusal]:
     for file in sorted(questions.glob("*.json"), key=lambda path: (len(path.name), path.name)):
         image = file.name.removesuffix(".json")
         if (image.partition(".")[0] in test) is (split == "test"):
-            yield from _asked(release, file, image, font)
+            try:
+                yield from _asked(release, file, image, font)
+            except Refusal as fault:
+                yield fault
 
 
 def _asked(release: Release, file: Path, image: str, font: str | None) -> Iterator[Example | Refusal]:
