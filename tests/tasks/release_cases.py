@@ -74,6 +74,11 @@ def drawn(seed: int) -> np.ndarray:
     return np.asarray(script("drawing").picture(seed))
 
 
+def near(found: np.ndarray, seed: int) -> bool:
+    """Whether an image is what `drawing.picture` draws, as a JPEG keeps it."""
+    return found.shape == drawn(seed).shape and float(np.abs(found - drawn(seed).astype(int)).mean()) < 25
+
+
 def score(task: Task, prediction: str, example: Example) -> float:
     """By the task's own metric."""
     return metric_named(task.metric).score(prediction, example.answers)

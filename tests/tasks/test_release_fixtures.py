@@ -32,13 +32,8 @@ def test_it_is_recognised_and_no_other_reader_takes_it(name: str) -> None:
     found = recognised(RELEASES / name)
     assert found is not None
     assert found.reader.name == name
-    takers = [
-        reader.name
-        for reader in readers().values()
-        if reader.files
-        and all(any((RELEASES / name).glob(pattern)) for pattern in reader.files)
-        and reader.told_apart(Release(RELEASES / name, Images([])))
-    ]
+    release = Release(RELEASES / name, Images([]))
+    takers = [reader.name for reader in readers().values() if reader.takes(release)]
     assert takers == [name]
 
 
