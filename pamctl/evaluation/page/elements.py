@@ -1,10 +1,15 @@
 """How the page is written: elements of HTML and SVG, whose text and attributes are escaped."""
 
+import re
 from collections.abc import Iterable
 from html import escape
 from typing import TypeAlias
 
 VOID = frozenset({"br", "col", "img", "input", "link", "meta"})
+UNCLOSED = frozenset({"dd", "dt", "li", "option", "tbody", "td", "th", "thead", "tr"})
+"""Elements whose end HTML leaves to what follows: a page has tens of thousands of cells."""
+_BARE = re.compile(r"[A-Za-z0-9_.-]+")
+"""Values of attributes that need no quotes."""
 
 
 class Html(str):
@@ -26,7 +31,9 @@ def element(name: str, /, *children: Content, **attributes: Attribute) -> Html:
             and None are left out.
     """
     opening = f"<{name}{''.join(_attribute(*pair) for pair in attributes.items())}>"
-    return Html(opening if name in VOID else f"{opening}{joined(*children)}</{name}>")
+    if name in VOID:
+        return Html(opening)
+    return Html(f"{opening}{joined(*children)}{'' if name in UNCLOSED else f'</{name}>'}")
 
 
 def joined(*children: Content) -> Html:
@@ -58,7 +65,10 @@ def _attribute(name: str, value: Attribute) -> str:
     if value is None or value is False:
         return ""
     told = name.rstrip("_").replace("_", "-")
-    return f" {told}" if value is True else f' {told}="{escaped(str(value))}"'
+    if value is True:
+        return f" {told}"
+    text = str(value)
+    return f" {told}={text}" if _BARE.fullmatch(text) else f' {told}="{escaped(text)}"'
 
 
 def escaped(text: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pamctl.evaluation.page.charts.forgetting import told
-from pamctl.evaluation.page.charts.look import colour, point
+from pamctl.evaluation.page.charts.look import point
 from pamctl.evaluation.page.charts.plot import Frame, axis_across, axis_up, drawing
 from pamctl.evaluation.page.charts.scale import Scale, bounds, shown, ticks
 from pamctl.evaluation.page.charts.text import FONT, fitted, width_of
@@ -55,6 +55,16 @@ class Place:
     y: float
 
 
+@dataclass(frozen=True)
+class Name:
+    """Where the name of a mark stands, and whether that is far from it."""
+
+    at: Place
+    text: str
+    box: Box
+    far: bool
+
+
 def balance_figure(comparison: Comparison, looks: Looks, id: str) -> Iterator[Section]:
     """A mark a system; nothing where none has both metrics."""
     known = {
@@ -94,7 +104,7 @@ def _chart(
         axis_across(frame, x, named, "A_m: score when learned (%, plasticity)"),
         axis_up(frame, y, ticks(*up, 6), "BWT: change since learned (points, stability)"),
         [line for line, _ in lines],
-        _names(places, frame, taken),
+        [_name(name) for name in placed_names(places, frame, taken)],
         [_mark(place) for place in places],
         kind=kind,
     )
@@ -135,23 +145,29 @@ def _same_acc(x: Scale, y: Scale, tasks: int) -> Iterator[tuple[Html, Box]]:
             yield line, Box(0, 0, 0, 0)
 
 
-def _names(places: Sequence[Place], frame: Frame, taken: Sequence[Box]) -> Html:
-    """The name of each mark, near it and over nothing else, with a line to it where it stands further off."""
-    covered = [*taken, *(Box(at.x - 6, at.y - 6, at.x + 6, at.y + 6) for at in places)]
-    parts = []
+def placed_names(places: Sequence[Place], frame: Frame, taken: Sequence[Box]) -> list[Name]:
+    """A name near each mark, over no mark, no other name and nothing taken, as far as there is room."""
+    covered = [*taken, *(Box(at.x - 5, at.y - 5, at.x + 5, at.y + 5) for at in places)]
+    names = []
     for at in places:
         text = fitted(at.system, frame.width * 0.32)
         box, far = _free_place(at, width_of(text), frame, covered)
         covered.append(box)
-        leader = element(
-            "path",
-            d=f"M{number(at.x)} {number(at.y)}L{number(_nearest(at.x, box.left, box.right))} "
-            f"{number(_nearest(at.y, box.top, box.bottom))}",
-            class_="leader",
-        )
-        name = element("text", text, x=number(box.left), y=number(box.bottom - 3), class_="label")
-        parts.append(element("g", leader if far else None, name, class_=colour(at.look)))
-    return joined(*parts)
+        names.append(Name(at, text, box, far))
+    return names
+
+
+def _name(name: Name) -> Html:
+    """The name, with a line to its mark where it stands far off."""
+    at, box = name.at, name.box
+    leader = element(
+        "path",
+        d=f"M{number(at.x)} {number(at.y)}L{number(_nearest(at.x, box.left, box.right))} "
+        f"{number(_nearest(at.y, box.top, box.bottom))}",
+        class_="leader",
+    )
+    text = element("text", name.text, x=number(box.left), y=number(box.bottom - 3), class_="label")
+    return joined(leader if name.far else None, text)
 
 
 def _free_place(at: Place, wide: float, frame: Frame, covered: Sequence[Box]) -> tuple[Box, bool]:

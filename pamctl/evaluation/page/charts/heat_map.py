@@ -17,13 +17,19 @@ CAPTION = (
     "The score (%) on each task (across) after each task was learned (down), zero-shot first; the outlined "
     "cell is the task just learned. Read a column downwards from its outlined cell to see what was forgotten."
 )
+MOST = 400
+"""With more matrices than this, those of single seeds are left out where a mean stands for them."""
 HALF = 7
 """Up to so many tasks a matrix takes half of a wide page."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """One matrix to show: of one seed, or the mean over several."""
+    """One matrix to show: of one seed, or the mean over several.
+
+    Attributes:
+        first: whether it stands for its method and order.
+    """
 
     system: str
     sequence: str
@@ -31,39 +37,41 @@ class Sheet:
     after: np.ndarray
     trained: np.ndarray
     zero_shot: np.ndarray
+    first: bool
 
 
 def heat_maps(comparison: Comparison, id: str) -> Iterator[Section]:
     """The matrices of every method, order and seed, of which the page shows the one chosen."""
-    sheets = [sheet for system in comparison.sequential for sheet in _sheets(comparison, system)]
+    found = [sheet for system in comparison.sequential for sheet in _sheets(comparison, system)]
+    sheets = found if len(found) <= MOST else [sheet for sheet in found if sheet.first]
     if not sheets:
         return
+    left_out = None if len(sheets) == len(found) else element("p", "Those of single seeds are in matrix.csv.")
     methods, sequences = ({getattr(sheet, name): None for sheet in sheets} for name in ("system", "sequence"))
     lists = Lists(f"{id}-choices", {"Method": list(methods), "Order and seed": list(sequences)})
     panels = [lists.panel(_table(sheet), sheet.system, sheet.sequence) for sheet in sheets]
-    figure = element("figure", lists.around(panels), element("figcaption", CAPTION))
+    figure = element("figure", lists.around(panels), element("figcaption", CAPTION, left_out))
     yield Section(id, "Accuracy matrices", figure, kind="half" if len(comparison.tasks) <= HALF else None)
 
 
 def _sheets(comparison: Comparison, system: str) -> Iterator[Sheet]:
     for order in comparison.orders:
         found = [matrix for matrix in comparison.of(system, order) if matrix.kind == "sequence"]
-        if len(found) > 1 and len({matrix.tasks for matrix in found}) == 1:
-            yield _mean(found, order)
+        averaged = len(found) > 1 and len({matrix.tasks for matrix in found}) == 1
+        if averaged:
+            yield _sheet(found, f"{order}, mean of {len(found)} seeds", first=True)
         for number, matrix in enumerate(found, start=1):
             seed = f"no seed, {number}" if matrix.seed is None else f"seed {matrix.seed}"
-            yield Sheet(
-                system, f"{order}, {seed}", matrix.tasks, matrix.after, matrix.trained, matrix.zero_shot
-            )
+            yield _sheet([matrix], f"{order}, {seed}", first=not averaged)
 
 
-def _mean(found: Sequence[AccuracyMatrix], order: str) -> Sheet:
-    first = found[0]
+def _sheet(found: Sequence[AccuracyMatrix], sequence: str, *, first: bool) -> Sheet:
+    """The mean of some matrices over the same tasks; a cell that one of them lacks is missing."""
     after, trained, zero_shot = (
         np.mean([getattr(matrix, name) for matrix in found], axis=0)
         for name in ("after", "trained", "zero_shot")
     )
-    return Sheet(first.system, f"{order}, mean of {len(found)} seeds", first.tasks, after, trained, zero_shot)
+    return Sheet(found[0].system, sequence, found[0].tasks, after, trained, zero_shot, first)
 
 
 def _table(sheet: Sheet) -> Html:
