@@ -18,6 +18,8 @@ FILES = {
     "vizwiz": "Annotations/val.json",
     "vqav2": "v2_mscoco_val2014_annotations.json",
     "ocrvqa": "dataset.json",
+    "aokvqa": "aokvqa_v1p0_val.json",
+    "okvqa": "mscoco_val2014_annotations.json",
 }
 IMAGES = {
     "scienceqa": "images",
@@ -26,6 +28,8 @@ IMAGES = {
     "vizwiz": "val.zip",
     "vqav2": "val2014.zip",
     "ocrvqa": "images",
+    "aokvqa": "val2017",
+    "okvqa": "val2014.zip",
 }
 
 
@@ -35,7 +39,7 @@ def one_of(name: str, content: Any) -> tuple[Any, Any]:
         return content, next(key for key, record in content.items() if record["split"] in ("val", 2))
     if name == "gqa":
         return content, "05451384"
-    member = {"vqav2": "annotations", "textvqa": "data"}.get(name)
+    member = {"vqav2": "annotations", "okvqa": "annotations", "textvqa": "data"}.get(name)
     return content[member] if member else content, -1
 
 
