@@ -17,7 +17,7 @@ from pamctl.evaluation.json_lines import refuse_unwritable
 from pamctl.evaluation.predictions import predictions_file
 from pamctl.evaluation.results import Result, append_results, held_results, latest_of_cell
 from pamctl.evaluation.scored_tasks import open_tasks
-from pamctl.evaluation.scoring import placed, summed_up, unscored
+from pamctl.evaluation.scoring import placed, scored_as, summed_up, unscored
 from pamctl.models.base import fingerprint_of, load_base
 from pamctl.models.checkpoint import open_checkpoint
 from pamctl.models.lora import lora_from_adapter
@@ -50,10 +50,10 @@ def score_adapter(
 ) -> list[Result]:
     """Score an adapter on tasks, appending each result to a file as soon as it is known.
 
-    What `results` holds already is taken from there and not evaluated again: the same adapter, or base where
-    there is none, on the same examples, by the same metric, with the same `stage`, `order` and `run`. What a
-    record does not tell plays no part: `dtype`, `quantize`, `max_new_tokens`; a `run` of its own keeps such
-    results apart.
+    A score that `results` holds already is taken from there: of the same adapter, or base where there is
+    none, on the same examples, by the same metric, with the same `stage`, `order` and `run`. An adapter that
+    several methods made is evaluated once, and recorded for each. What a record does not tell plays no part:
+    `dtype`, `quantize`, `max_new_tokens`; a `run` of its own keeps such results apart.
 
     Args:
         reference: the adapter; None scores the base, zero-shot.
@@ -79,14 +79,18 @@ def score_adapter(
     base = base or (adapter.base_model if adapter else None)
     asked = _Asked(opened, adapter, split, limit, {"stage": stage, "order": order, "run": run})
     held = _held(results, warn)
-    known = [None] * len(opened) if force or predictions else asked.known(base, held)
-    for result in known:
-        if result is not None:
-            report(f"{result.task}: {result.score:.2f} % is in {results} already; --force evaluates it again")
+    known: list[Result | None] = [None] * len(opened)
+    if not (force or predictions):
+        known = asked.known(base, held)
+    for result in filter(None, known):
+        report(f"{result.task}: {result.score:.2f} % is in {results} already; --force evaluates it again")
+    new = [result for result in filter(None, known) if result not in held]
+    if results and new and is_main():
+        append_results(results, new)
     if adapter:
         _tell_of(adapter, stage, warn)
-    if (found := [result for result in known if result is not None]) and len(found) == len(opened):
-        return found
+    if all(known):
+        return [*filter(None, known)]
     model = load_base(base, dtype, quantize=quantize, fsdp=fsdp)
     for note in model.notes:
         warn(note)
@@ -94,30 +98,19 @@ def score_adapter(
     lora = lora_from_adapter(adapter, model.config) if adapter else {}
     lora = jax.device_put(lora, model.devices.replicated)
     sizes = [0 if result else cell.n for result, cell in zip(known, cells, strict=True)]
-    scored: list[Result] = []
+    how: dict[str, Any] = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
     writes = is_main()
     with predictions_file(predictions, force=force) if predictions and writes else nullcontext() as file:
         for number, task in enumerate(opened):
-            if (result := known[number]) is None:
+            if known[number] is None:
                 tell = partial(_tell, on_examples, sum(sizes[:number]), sum(sizes), task.name)
-                predicted = evaluate(
-                    model,
-                    lora,
-                    1.0,
-                    task,
-                    split,
-                    limit,
-                    max_new_tokens,
-                    batch_size=batch_size,
-                    on_examples=tell,
-                )
-                result = summed_up(cells[number], predicted)
+                predicted = evaluate(model, lora, 1.0, task, split, limit, on_examples=tell, **how)
+                known[number] = result = summed_up(cells[number], predicted)
                 if file:
                     file.add(placed(predicted, result))
                 if results and writes and (force or result not in held):
                     append_results(results, [result])
-            scored.append(result)
-    return scored
+    return [*filter(None, known)]
 
 
 @dataclass(frozen=True)
@@ -148,15 +141,15 @@ class _Asked:
         ]
 
     def known(self, base: str | None, held: Sequence[Result]) -> list[Result | None]:
-        """Those of some results that were asked for, one a task, the same in every process; else None."""
+        """The results, one a task, of which some others tell the score, alike in every process; else None."""
 
         def records() -> list[dict[str, Any] | None]:
             if not held:
                 return [None] * len(self.tasks)
             checkpoint = open_checkpoint(base)
             cells = self.cells(checkpoint.name, fingerprint_of(checkpoint))
-            found = (latest_of_cell(cell, held) for cell in cells)
-            return [None if result is None else result.to_json() for result in found]
+            found = ((cell, latest_of_cell(cell, held)) for cell in cells)
+            return [None if told is None else scored_as(cell, told).to_json() for cell, told in found]
 
         told = decided_by_main(records)
         return [None if record is None else Result.from_json(record) for record in told]

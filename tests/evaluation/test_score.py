@@ -140,6 +140,21 @@ def test_what_a_results_file_holds_is_not_evaluated_again(
     assert len(read_predictions(tmp_path / "p.jsonl")[0]) == 4
 
 
+def test_an_adapter_that_two_methods_made_is_evaluated_once_and_recorded_for_each(
+    place: Path, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"base": str(place / "base"), "limit": 2, "results": tmp_path / "r.jsonl"}
+    one, other = (
+        adapter_at(tmp_path / method, base, replace(TOLD, method=method)) for method in ("average", "pam")
+    )
+    [first] = score_adapter(one, tasks_of(place)[:1], **options)  # type: ignore[arg-type]
+    monkeypatch.setattr(score, "load_base", None)
+    for _ in range(2):
+        [second] = score_adapter(other, tasks_of(place)[:1], **options)  # type: ignore[arg-type]
+        assert second == replace(first, method="pam")
+        assert read_results([tmp_path / "r.jsonl"])[0] == [first, second]
+
+
 def test_one_task_more_evaluates_that_one(place: Path, base: Base, tmp_path: Path) -> None:
     options = {"base": str(place / "base"), "limit": 2, "results": tmp_path / "r.jsonl"}
     [red] = score_adapter(None, tasks_of(place)[:1], **options)  # type: ignore[arg-type]
