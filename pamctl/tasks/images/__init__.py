@@ -67,4 +67,4 @@ class Images:
         return None
 
     def __str__(self) -> str:
-        return ", ".join(map(str, self._paths)) or "no folder or archive"
+        return ", ".join(map(str, self._paths)) or "any folder or archive"

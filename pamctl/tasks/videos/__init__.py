@@ -44,7 +44,7 @@ class Videos:
         return None if found is None else _opened(found, where)
 
     def __str__(self) -> str:
-        return ", ".join(map(str, self._paths)) or "no folder"
+        return ", ".join(map(str, self._paths)) or "any folder"
 
 
 def _listed(folder: Path) -> dict[str, Path]:
