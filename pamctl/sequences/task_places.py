@@ -9,6 +9,7 @@ from pamctl.refusal import UsageRefusal
 from pamctl.sequences.contents import SequenceFile, TaskEntry
 from pamctl.tasks.embedded import embedded_tasks
 
+ENDINGS = ("", ".toml", ".jsonl")
 _VARIABLE = re.compile(r"\$\{?(\w+)")
 
 
@@ -31,13 +32,22 @@ def located(file: SequenceFile, data: str | None = None) -> dict[str, str]:
 def _path(file: SequenceFile, entry: TaskEntry, data: str | None) -> Path:
     path = Path(_expanded(entry.path or entry.name, f"{file.place}: [tasks.{entry.name}] path"))
     if not path.is_absolute():
-        path = _data_folder(file, data, entry.name) / path
+        path = _as_it_lies(_data_folder(file, data, entry.name) / path)
     if not path.exists():
         way_on = "put it there, or give its path, the file's data, or --data DIR"
         raise UsageRefusal(
             f"{file.place}: task {entry.name} is not at {path}", meant(entry.name, embedded_tasks()) + way_on
         )
     return path
+
+
+def _as_it_lies(path: Path) -> Path:
+    """A path, or else the only one there that differs in capitals or has the ending of a task's file."""
+    if path.exists() or not path.parent.is_dir():
+        return path
+    names = [(path.name + ending).lower() for ending in ENDINGS]
+    found = [each for each in path.parent.iterdir() if each.name.lower() in names]
+    return found[0] if len(found) == 1 else path
 
 
 def _data_folder(file: SequenceFile, data: str | None, task: str) -> Path:
