@@ -1,6 +1,7 @@
 """VQAv2 as it is released: questions and annotations in two files, COCO's pictures in zip archives."""
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.tasks.release_cases import (
     near,
     pixels,
     score,
+    script,
     texts,
     with_toml,
 )
@@ -86,6 +88,13 @@ def test_pictures_may_be_unpacked_with_or_without_their_folder(folder: Path, fol
         for picture in (folder / "images" / "val2014").iterdir():
             picture.rename(folder / "images" / picture.name)
     assert near(pixels(open_task(folder).split("val")[0]), 42)
+
+
+def test_an_archive_may_hold_the_pictures_without_their_folder(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "val2014.zip") as archive:
+        flat = {name.split("/")[1]: archive.read(name) for name in archive.namelist()}
+    script("drawing").write_zip(folder / "val2014.zip", flat)
+    assert near(pixels(open_task(folder).split("val")[2]), 73)
 
 
 @pytest.mark.parametrize("missing", [QUESTIONS, ANNOTATIONS])

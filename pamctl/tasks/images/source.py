@@ -19,9 +19,10 @@ class ImageSource(Protocol):
 
 
 class Index:
-    """Names in an archive, found whole, or by their end where only one ends so.
+    """Names in an archive, found whole, by their end where only one ends so, or without leading folders.
 
-    An archive mostly has a folder or two around the names that a task gives its images.
+    An archive mostly has a folder or two around the names that a task gives its images, or none where a
+    folder's content alone was packed.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -37,7 +38,13 @@ class Index:
         ends = [
             known for known in self._by_file.get(name.rpartition("/")[2], ()) if known.endswith(f"/{name}")
         ]
-        return ends[0] if len(ends) == 1 else None
+        if ends:
+            return ends[0] if len(ends) == 1 else None
+        while "/" in name:
+            name = name.partition("/")[2]
+            if name in self._whole:
+                return name
+        return None
 
 
 DAMAGED = (zlib.error, EOFError, NotImplementedError, RuntimeError)
