@@ -49,18 +49,38 @@ def warn(message: str) -> None:
         click.echo(f"Warning: {message}", err=True)
 
 
-def print_table(table: "Table", *, to_stdout: bool = False) -> None:
-    """Print a rich table, on stderr unless it is the command's result."""
-    from rich.console import Console
+def print_table(table: "Table", *, to_stdout: bool = False, whole: bool = False) -> None:
+    """Print a rich table, on stderr unless it is the command's result.
 
-    if _printing:
-        Console(stderr=not to_stdout, soft_wrap=False).print(table)
+    Args:
+        whole: give it the width that it needs where a terminal does not limit it.
+    """
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    if not _printing:
+        return
+    console = Console(stderr=not to_stdout, soft_wrap=False)
+    if whole and not console.is_terminal:
+        endless = console.options.update_width(10_000)
+        console.width = max(console.width, Measurement.get(console, endless, table).maximum)
+    console.print(table)
+
+
+def draws_blocks() -> bool:
+    """Whether stderr may be sent block characters: it says that it can, and nothing asks for plain text."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return not plain and (sys.stderr.encoding or "").lower().replace("-", "") == "utf8"
 
 
 class Progress:
-    """A live bar on a terminal; elsewhere one plain line every few seconds."""
+    """A live bar on a terminal; elsewhere one plain line every few seconds.
 
-    def __init__(self, title: str, total: int, *, unit: str = "step") -> None:
+    Args:
+        total: how many there will be; None where that is not known before the end.
+    """
+
+    def __init__(self, title: str, total: int | None, *, unit: str = "step") -> None:
         self.title, self.total, self.unit = title, total, unit
         self.started = self.last_line = time.monotonic()
         self.first_done: int | None = None
@@ -87,12 +107,12 @@ class Progress:
             self.first_done, self.started = done, now
         if done == self.total or now - self.last_line >= SECONDS_BETWEEN_PLAIN_LINES:
             self.last_line = now
-            place = f"{self.title}: {self.unit} {done}/{self.total}"
+            place = f"{self.title}: {self.unit} {done}" + ("" if self.total is None else f"/{self.total}")
             say(f"{place} {detail} {self._time_left(done, now)}".rstrip())
 
     def _time_left(self, done: int, now: float) -> str:
         since = done - (self.first_done or 0)
-        if done >= self.total or since <= 0:
+        if self.total is None or done >= self.total or since <= 0:
             return ""
         return f"about {(now - self.started) / since * (self.total - done):.0f} s left"
 

@@ -1,6 +1,6 @@
 """How an image looks in a terminal: two pixels a character, in colour where the terminal has it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +19,21 @@ def print_picture(image: "Image.Image", console: "Console") -> None:
     small = image.convert("RGB").resize((width, max(2, round(image.height * width / image.width / 2) * 2)))
     for line in _coloured(small) if console.color_system else map(Text, _shaded(small)):
         console.print(line, no_wrap=True, crop=True)
+
+
+def side_by_side(images: "Sequence[Image.Image]") -> "Image.Image":
+    """One picture of all frames, from left to right; a single image as it is."""
+    from PIL import Image
+
+    if len(images) == 1:
+        return images[0]
+    height = max(image.height for image in images)
+    strip = Image.new("RGB", (sum(image.width for image in images), height))
+    left = 0
+    for image in images:
+        strip.paste(image, (left, 0))
+        left += image.width
+    return strip
 
 
 def _coloured(image: "Image.Image") -> Iterator[object]:

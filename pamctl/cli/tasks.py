@@ -13,17 +13,34 @@ def tasks() -> None:
       pamctl tasks show tiny-gqa
       pamctl tasks check my-task.jsonl
 
+    TASK is an embedded task's name, a .jsonl, a .toml, or a folder that holds one of them or data as it was
+    released.
+
     A JSONL task has one object a line: `image` (a path, relative to the file), `question` or `prefix` (the
     prompt, used word for word), one of `answer`, `suffix` or `answers` (a list), optionally `id` and `split`.
     Without any `split`, the file serves as both train and test. A folder may hold task.jsonl, or train.jsonl,
     val.jsonl and test.jsonl.
+
+    Data as it was released needs no file of yours where `list` has a reader for it. A task.toml beside it
+    says what differs, such as images that lie elsewhere:
+
+    \b
+      reader = "vqav2"
+      images = ["/data/coco/train2014.zip", "/data/coco/val2014"]
+      missing = "skip"
+      [splits]
+      test = "val[-10240:]"
+      [subsample]
+      train = 50000
+      [recipe]
+      epochs = 3
     """
 
 
 @tasks.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the table.")
 def list_(as_json: bool) -> None:
-    """List the embedded tasks, which need no download.
+    """List the embedded tasks, which need no download, and the readers of data as it was released.
 
     \b
     Example:
@@ -32,8 +49,9 @@ def list_(as_json: bool) -> None:
     """
     from rich.table import Table
 
-    from pamctl.cli.output import print_json, print_table
+    from pamctl.cli.output import print_json, print_result, print_table
     from pamctl.tasks.embedded import embedded_tasks
+    from pamctl.tasks.readers import readers
 
     found = embedded_tasks().values()
     if as_json:
@@ -46,13 +64,18 @@ def list_(as_json: bool) -> None:
             }
             for task in found
         ]
-        print_json("tasks", {"tasks": listed})
+        print_json("tasks", {"tasks": listed, "readers": [reader.to_json() for reader in readers().values()]})
         return
     table = Table("task", "train", "test", "what it asks", box=None, pad_edge=False)
     for task in found:
         table.add_row(
             task.name, str(len(task.split("train"))), str(len(task.split("test"))), task.description
         )
+    print_table(table, to_stdout=True)
+    print_result("")
+    table = Table("reader", "metric", "released at", "what it asks", box=None, pad_edge=False)
+    for reader in readers().values():
+        table.add_row(reader.name, reader.metric, reader.source, reader.description)
     print_table(table, to_stdout=True)
 
 
@@ -81,17 +104,23 @@ def show(task: str, index: int, split: str, save: str | None, force: bool) -> No
     from rich.console import Console
 
     from pamctl.cli.output import print_result, say
-    from pamctl.cli.picture import print_picture
+    from pamctl.cli.picture import print_picture, side_by_side
     from pamctl.refusal import UsageRefusal
     from pamctl.tasks import open_task
     from pamctl.whole_output import whole_file
 
-    examples = open_task(task).split(split)
+    opened = open_task(task)
+    examples = opened.split(split)
     if index >= len(examples):
         raise UsageRefusal(f"--index {index}: split {split} has {len(examples)} examples", "count from 0")
     example = examples[index]
-    image = example.load_images()[0]
+    images = example.load_images()
+    image = side_by_side(images)
     text = f"id:      {example.id}\nprompt:  {example.prefix}\nanswers: {', '.join(example.answers)}"
+    if example.type:
+        text += f"\ntype:    {example.type}"
+    if len(images) > 1:
+        text += f"\nframes:  {len(images)}"
     if save:
         with whole_file(Path(save), force=force) as draft:
             image.save(draft, format="PNG")
@@ -104,32 +133,33 @@ def show(task: str, index: int, split: str, save: str | None, force: bool) -> No
 
 @tasks.command()
 @click.argument("task")
+@click.option("--base", help="Count tokens as this base does; default: the embedded one, and only warn.")
+@click.option("--all-images", is_flag=True, help="Decode every image, where 4000 of more are drawn.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
-def check(task: str, as_json: bool) -> None:
-    """Read every example of TASK and decode every image; exit 1 if anything is wrong.
+def check(task: str, base: str | None, all_images: bool, as_json: bool) -> None:
+    """Read every example of TASK and decode its images; exit 1 if anything is wrong.
 
-    Errors are lines at fault, missing or broken images, empty answers, an id twice in a split, and an image
-    with its prompt in two splits.
+    Errors are records at fault, named by file and line, missing files, missing or broken images, empty
+    answers, answers that cannot be tokenised or are cut by the text length, an id twice in a split, and an
+    image with its prompt in two splits. It reads one record after the other: a release of any size fits.
 
     \b
     Example:
       pamctl tasks check tiny-gqa
       pamctl tasks check my-task.jsonl --json
+      pamctl tasks check data/vqav2 --base google/paligemma-3b-pt-224
     """
     from dataclasses import asdict
 
-    from pamctl.cli.output import print_json, print_result
+    from pamctl.cli.output import Progress, print_json, print_result
     from pamctl.tasks.check import check_task
 
-    found = check_task(task)
+    with Progress("check", None, unit="example") as progress:
+        found = check_task(task, progress.update, base=base, every_image=all_images)
     if as_json:
-        print_json("task-check", {"task": found.name, **asdict(found), "ok": not found.errors})
+        print_json("task-check", {"task": found.name, **asdict(found), "ok": found.ok})
     else:
-        counts = ", ".join(f"{split} {count}" for split, count in found.splits.items())
-        print_result(f"{found.name}: {counts or 'no examples'}")
-        for kind, messages in (("error", found.errors), ("warning", found.warnings)):
-            for message in messages:
-                print_result(f"{kind}: {message}")
-        print_result("sound" if not found.errors else f"{len(found.errors)} errors")
-    if found.errors:
+        for line in found.lines():
+            print_result(line)
+    if not found.ok:
         raise click.exceptions.Exit(1)

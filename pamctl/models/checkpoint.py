@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -65,8 +66,16 @@ def open_checkpoint(reference: str | None = None) -> Checkpoint:
     return Checkpoint(name, folder, config, tokenizer, images, weights, notes)
 
 
-def _locate(reference: str | None) -> tuple[str, Path, tuple[str, ...]]:
-    """Return the name, the folder or .npz file, and notes."""
+def open_tokenizer(reference: str | None = None) -> tuple[str, Tokenizer]:
+    """The name of a base and its tokenizer, of which nothing else is read or fetched."""
+    name, place, _ = _locate(reference, ("tokenizer.json", "config.json"))
+    folder = place.parent if place.suffix == ".npz" else place
+    rows = big_vision_model(place)[0] if place.suffix == ".npz" else PaliGemmaConfig.from_file(folder)
+    return name, Tokenizer(folder / "tokenizer.json", rows.text.vocab_size)
+
+
+def _locate(reference: str | None, wanted: Sequence[str] = _HUB_FILES) -> tuple[str, Path, tuple[str, ...]]:
+    """Return the name, the folder or .npz file, and notes; of one on the Hub, what is wanted is fetched."""
     if reference is None or reference in ("tiny", EMBEDDED):
         return EMBEDDED, Path(str(files("pamctl") / "assets" / EMBEDDED)), ()
     place = Path(reference)
@@ -83,7 +92,7 @@ def _locate(reference: str | None) -> tuple[str, Path, tuple[str, ...]]:
             "name a folder in Hugging Face layout, an .npz of big_vision, hf://org/name, "
             "or tiny for the embedded one",
         )
-    snapshot = fetch(found, _read_with_it)
+    snapshot = fetch(found, partial(_read_with_it, wanted))
     return f"{found.repository}/{found.path}".rstrip("/"), snapshot.folder, snapshot.notes
 
 
@@ -97,9 +106,9 @@ def _npz_in(folder: Path) -> Path | None:
     return found[0]
 
 
-def _read_with_it(names: Sequence[str]) -> list[str]:
+def _read_with_it(wanted: Sequence[str], names: Sequence[str]) -> list[str]:
     here = [name for name in names if "/" not in name]
-    return [name for name in here if any(fnmatchcase(name, pattern) for pattern in _HUB_FILES)]
+    return [name for name in here if any(fnmatchcase(name, pattern) for pattern in wanted)]
 
 
 def _refuse_no_tokenizer(place: Path) -> None:

@@ -1,6 +1,7 @@
 """Texts to token ids and back, with a checkpoint's own tokenizer.json."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import tokenizers
@@ -53,6 +54,30 @@ class Tokenizer:
     def encode_suffix(self, text: str) -> list[int]:
         """Return the answer and <eos>."""
         return [*self._ids(text), self.eos]
+
+    def lengths(self, prefixes: Sequence[str], suffixes: Sequence[str]) -> list[int | None]:
+        """How many tokens each prefix and suffix are together, None where there is no token for a part.
+
+        Many at once take all cores.
+        """
+        encoded = self._tokenizer.encode_batch_fast([*prefixes, *suffixes], add_special_tokens=False)
+        around = len(self._separator) + len((self.bos, self.eos))
+        return [
+            None if self._lacks(prefix, one) or self._lacks(suffix, other) else len(one) + len(other) + around
+            for prefix, suffix, one, other in zip(
+                prefixes, suffixes, encoded[: len(prefixes)], encoded[len(prefixes) :], strict=True
+            )
+        ]
+
+    def _lacks(self, text: str, encoded: tokenizers.Encoding) -> bool:
+        """Whether a text holds <image>, or what the vocabulary has no token for."""
+        return _IMAGE in text or (self._has_unknown and self._unknown in encoded.ids)
+
+    @cached_property
+    def _has_unknown(self) -> bool:
+        """Whether there is text without tokens: a vocabulary with every byte has tokens for all."""
+        self._unknown = self._tokenizer.token_to_id("<unk>")
+        return self._unknown is not None and self._unknown in self._ids("\u4e2d\u2603\U0001f600\x07")
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the text up to the first <eos>, without special tokens."""

@@ -6,6 +6,7 @@ the standard parser is given one element at a time.
 
 import codecs
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ BLOCK = 1 << 20
 MOST_CHARACTERS = 1 << 26
 """Of one element; none in a release has a thousandth of it."""
 _DECODER = json.JSONDecoder()
-_SPACE = " \t\r\n"
+_SPACE = re.compile(r"[ \t\r\n]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class _Text:
         self._path, self._file = path, file
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._held, self._at, self._ended = "", 0, False
-        self._line, self._counted = 1, 0
+        self._line, self._counted, self._broken = 1, 0, False
         self._read()
         self._held = self._held.removeprefix("\ufeff")
 
@@ -100,7 +101,8 @@ class _Text:
     def line(self) -> int:
         """The line of the next character that is no space."""
         self._skip()
-        self._line += self._held.count("\n", self._counted, self._at)
+        if self._broken:
+            self._line += self._held.count("\n", self._counted, self._at)
         self._counted = self._at
         return self._line
 
@@ -158,8 +160,8 @@ class _Text:
 
     def _skip(self) -> None:
         while True:
-            while self._at < len(self._held) and self._held[self._at] in _SPACE:
-                self._at += 1
+            space = _SPACE.match(self._held, self._at)
+            self._at = space.end() if space else self._at
             if self._at < len(self._held) or self._ended:
                 return
             self._read()
@@ -175,3 +177,4 @@ class _Text:
             line = self._line + self._held.count("\n", self._at)
             raise Refusal(f"{self._path} is not UTF-8 near line {line}", "save the file as UTF-8") from fault
         self._at = self._counted = 0
+        self._broken = "\n" in self._held

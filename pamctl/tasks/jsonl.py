@@ -2,18 +2,20 @@
 
 Each line is an object with `image` (a path, relative to the file), `question` or `prefix` (the prompt, used
 word for word), and one of `answer`, `suffix` (a string) or `answers` (a list; the first is trained on). `id`
-is optional and defaults to the line number. `split` stands on every line or on none; a file without it serves
-as both `train` and `test`. Other fields are left alone. A byte order mark, CRLF and blank lines are fine.
+is optional and defaults to the line number. `type` is a kind of question, by which scores are broken down.
+`split` stands on every line or on none; a file without it serves as both `train` and `test`. Other fields are
+left alone. A byte order mark, CRLF and blank lines are fine.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pamctl.refusal import Refusal, UsageRefusal
-from pamctl.tasks.images import picture_file
+from pamctl.tasks.images import Picture, picture_file
 from pamctl.tasks.task import Example, Task
 
 SPLIT_FILES = ("train", "val", "test")
@@ -21,6 +23,7 @@ UNNAMED = ""
 WITHOUT_SPLITS = ("train", "test")
 PROMPT_FIELDS = ("question", "prefix")
 ANSWER_FIELDS = ("answer", "suffix", "answers")
+FindPicture = Callable[[str, str], Picture]
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,21 @@ def task_files(path: Path) -> list[tuple[Path, str | None]]:
     return [(whole, None)] if whole.is_file() else parts
 
 
-def read_rows(path: Path, split: str | None = None) -> Iterator[Row | Refusal]:
-    """Every line of a file as a row, or as the refusal that tells its fault; `split` is that of the file."""
+def read_rows(
+    path: Path, split: str | None = None, picture: FindPicture | None = None
+) -> Iterator[Row | Refusal]:
+    """Every line of a file as a row, or as the refusal that tells its fault.
+
+    Args:
+        split: that of the file.
+        picture: (name, where) -> the image of a line; None takes the path relative to the file.
+    """
     seen: dict[tuple[str | None, str], Row] = {}
     empty = True
     for number, text in _lines(path):
         empty = False
         try:
-            row = _row(path, number, text, split)
+            row = _row(path, number, text, split, picture or partial(_beside, path))
             _check_against(seen, row, f"{path} line {number}")
             yield row
         except Refusal as fault:
@@ -117,7 +127,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, text
 
 
-def _row(path: Path, number: int, text: bytes, file_split: str | None) -> Row:
+def _row(path: Path, number: int, text: bytes, file_split: str | None, picture: FindPicture) -> Row:
     where = f"{path} line {number}"
     record = _object(where, text)
     prefix, answers = _one_of(where, record, PROMPT_FIELDS), _answers(where, record)
@@ -133,8 +143,9 @@ def _row(path: Path, number: int, text: bytes, file_split: str | None) -> Row:
         )
     if file_split and split not in (None, file_split):
         raise Refusal(f"{where}: `split` is {split!r} in {path.name}", "leave `split` out, or move the line")
-    load = picture_file(_image(path, where, record), f"{where} (id {identity})")
-    return Row(number, file_split or split, Example(str(identity), prefix, answers, load))
+    load = picture(_image(where, record), f"{where} (id {identity})")
+    example = Example(str(identity), prefix, answers, load, _type(where, record))
+    return Row(number, file_split or split, example)
 
 
 def _object(where: str, text: bytes) -> dict[str, Any]:
@@ -176,18 +187,29 @@ def _answers(where: str, record: dict[str, Any]) -> tuple[str, ...]:
     return tuple(answers)
 
 
-def _image(path: Path, where: str, record: dict[str, Any]) -> Path:
+def _image(where: str, record: dict[str, Any]) -> str:
     value = record.get("image")
     if "image" not in record:
         raise Refusal(f"{where} has no `image`", "give the image's path, relative to the file")
     if not isinstance(value, str) or not value or "\0" in value:
         raise Refusal(f"{where}: `image` is {_kind(value)}", "give the image's path, relative to the file")
-    image = path.parent / value
+    return value
+
+
+def _beside(path: Path, name: str, where: str) -> Picture:
+    image = path.parent / name
     if not image.is_file():
         raise Refusal(
             f"{where}: image {image} does not exist", "put it there; paths are relative to the file"
         )
-    return image
+    return picture_file(image, where)
+
+
+def _type(where: str, record: dict[str, Any]) -> str | None:
+    value = record.get("type")
+    if value is not None and (not isinstance(value, str) or not value):
+        raise Refusal(f"{where}: `type` is {_kind(value)}", "give a kind of question, or leave it out")
+    return value
 
 
 def _kind(value: object) -> str:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.tasks.task import Example
@@ -27,16 +28,16 @@ def parts_of(expression: str, released: Sequence[str], where: str) -> list[Part]
     """The parts that `+` joins in an expression.
 
     Args:
-        released: the splits there are.
+        released: the splits there are; empty where that is not known yet.
         where: what is named in a refusal.
     """
     parts = []
     for text in expression.split("+"):
         match = _PART.fullmatch(text)
-        if not match or match[1] not in released:
+        if not match or (released and match[1] not in released):
             raise UsageRefusal(
                 f"{where}: {text.strip()!r} is no split of the release",
-                f"give some of {', '.join(released)}, joined by +, whole or in part: val[:-1000]",
+                f"give {', '.join(released) or 'its splits'}, joined by +, whole or in part: val[:-1000]",
             )
         first, last = (int(bound) if bound else None for bound in (match[2], match[3]))
         parts.append(Part(match[1], first, last))
@@ -51,12 +52,18 @@ class ReadSplits(Mapping[str, Sequence[Example]]):
         parts: of each split.
         most: of a split, how many of its examples are kept, drawn by id; those that are not named have all.
         seed: of that draw.
+        sizes: of the released splits, where the release tells them.
     """
 
     def __init__(
-        self, rows: Rows, parts: Mapping[str, Sequence[Part]], most: Mapping[str, int], seed: int = 0
+        self,
+        rows: Rows,
+        parts: Mapping[str, Sequence[Part]],
+        most: Mapping[str, int] = MappingProxyType({}),
+        seed: int = 0,
+        sizes: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        self._rows, self._parts, self._most, self._seed = rows, parts, most, seed
+        self._rows, self._parts, self._most, self._seed, self._sizes = rows, parts, most, seed, sizes
         self._read: dict[str, list[Example]] = {}
 
     def __getitem__(self, split: str) -> list[Example]:
@@ -86,6 +93,22 @@ class ReadSplits(Mapping[str, Sequence[Example]]):
         ids = [row.id if isinstance(row, Example) else "" for row in kept]
         for place in subsample(ids, self._most[split], self._seed):
             yield kept[place]
+
+    def alike(self) -> list[list[str]]:
+        """The names of the splits, those together that are made of the same examples."""
+        groups: dict[object, list[str]] = {}
+        for split, parts in self._parts.items():
+            groups.setdefault((tuple(parts), self._most.get(split)), []).append(split)
+        return list(groups.values())
+
+    def released_size(self, split: str) -> int | None:
+        """How many examples a split has in the release as it was; None where that is not known."""
+        parts = self._parts[split]
+        if split in self._most or any(part != Part(part.released) for part in parts):
+            return None
+        sizes = [self._sizes.get(part.released) for part in parts]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if len(known) == len(sizes) else None
 
     def _part(self, part: Part) -> Iterator[Example | Refusal]:
         rows = self._rows(part.released)

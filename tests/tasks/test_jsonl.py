@@ -164,8 +164,8 @@ def test_an_unknown_name_lists_the_embedded_tasks_and_the_nearest() -> None:
 
 def test_other_files_and_empty_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b\n")
-    with pytest.raises(UsageRefusal, match=r"is not a \.jsonl file"):
+    with pytest.raises(UsageRefusal, match=r"is no \.jsonl and no \.toml file"):
         open_task(tmp_path / "t.csv")
-    with pytest.raises(UsageRefusal, match=r"holds no task\.jsonl"):
+    with pytest.raises(UsageRefusal, match=r"holds no task\.toml, no task\.jsonl"):
         open_task(tmp_path)
     assert open_task("tiny-gqa").name == "tiny-gqa"
