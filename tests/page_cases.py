@@ -19,8 +19,10 @@ METHODS_SHOWN = ("finetune", "average", "pam")
 TASKS = ("tiny-a", "tiny-b", "tiny-c")
 EXAMPLES = 8
 """Predictions of every state on every task, as `pamctl run` keeps them."""
-UNLEARNED, LEARNED, LOST = 12.0, 80.0, 20.0
-"""The score (%) of a task before it is learned, when it is, and how much each task after it costs."""
+UNLEARNED, LEARNED = 12.0, 80.0
+"""The score (%) of a task before it is learned, and when it is."""
+LOST = (20.0, 4.0, 11.0)
+"""How much each task learned after it costs, by the place of the method."""
 
 
 def report_of_grid(
@@ -35,8 +37,8 @@ def report_of_grid(
     Predictions are there of the first order and seed.
     """
     matrices = [
-        _matrix(method, (*tasks[order:], *tasks[:order]), order, seed)
-        for order, seed, method in product(range(orders), range(seeds), methods)
+        _matrix(method, (*tasks[order:], *tasks[:order]), order, seed, LOST[place % len(LOST)])
+        for order, seed, (place, method) in product(range(orders), range(seeds), enumerate(methods))
     ]
     told = [answers for matrix in matrices[: len(methods)] for answers in _answers(matrix, answer)]
     return Report(
@@ -58,11 +60,11 @@ def no_picture(task: str, id: str) -> None:
     """No picture is at hand."""
 
 
-def _matrix(method: str, tasks: tuple[str, ...], order: int, seed: int) -> AccuracyMatrix:
+def _matrix(method: str, tasks: tuple[str, ...], order: int, seed: int, lost: float) -> AccuracyMatrix:
     count = len(tasks)
     draws = np.random.default_rng([len(method), order, seed])
     age = np.subtract.outer(np.arange(count), np.arange(count))
-    after = np.where(age < 0, UNLEARNED, LEARNED - LOST / len(method) * age)
+    after = np.where(age < 0, UNLEARNED, LEARNED - lost * age)
     after = np.clip(after + draws.normal(0, 3, after.shape), 0, 100)
     return AccuracyMatrix(
         method=method,
