@@ -5,7 +5,18 @@ from pathlib import Path
 import pytest
 
 from pamctl.tasks import open_task
-from tests.tasks.release_cases import RELEASES, copied, edit_json, faults, near, pixels, score, texts
+from tests.tasks.release_cases import (
+    RELEASES,
+    copied,
+    edit_json,
+    faults,
+    near,
+    pixels,
+    score,
+    script,
+    texts,
+    with_toml,
+)
 
 
 @pytest.fixture
@@ -60,3 +71,14 @@ def test_faults_are_named_by_line_and_question(folder: Path) -> None:
         "is a list, not an object",
     ]
     assert told[0].startswith("val_balanced_questions.json line 2 (05451384) ")
+
+
+@pytest.mark.parametrize("image", ["../outside", "x/../../outside", "{folder}/outside"])
+def test_what_a_question_names_does_not_lead_out_of_the_folder(folder: Path, image: str) -> None:
+    (folder / "images.zip").unlink()
+    (folder / "images").mkdir()
+    script("drawing").write_image(folder / "outside.jpg", 1)
+    named = image.replace("{folder}", str(folder))
+    edit_json(folder / "val_balanced_questions.json", lambda of: of["05451384"].update(imageId=named))
+    with_toml(folder, 'reader = "gqa"\nimages = "images"\ntemplate = "{question}"\n')
+    assert len(faults(folder, "val")) == 3
