@@ -25,8 +25,8 @@ class Clip(Protocol):
 
 
 def sampled_answer(example: Example, seed: int, epoch: int) -> Text:
-    """Another of the example's answers at each epoch: none comes again before all have come."""
-    answers = example.answers
+    """Another of the answers that are not blank at each epoch: none comes again before all have come."""
+    answers = [answer for answer in example.answers if answer.strip()]
     turn, place = divmod(epoch, len(answers))
     return Text(example.prefix, answers[shuffled(len(answers), seed, example.id, turn)[place]])
 

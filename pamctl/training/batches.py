@@ -43,14 +43,15 @@ class EncodedSplit:
     """A split ready for training.
 
     Attributes:
-        texts: every example at its first visit, (examples, width).
+        texts: every example with its first answer, (examples, width).
         images: visits -> features (b, n, d) of the frozen vision tower, or pixels (b, images, h, w, 3) where
             the adapter changes what the tower makes of them or they would not fit in memory.
         features_given: which of the two `images` gives.
         fingerprint: SHA-256 of ids, prompts and answers, and of the images where they are read beforehand.
         smoothing: each example's label smoothing, (examples,) float32.
+        frames: images an example.
         visited: visits -> their texts, (b, width), where another visit may have another text; None where
-            those of the first visit hold for all.
+            `texts` holds for all.
     """
 
     texts: TextBatch
@@ -58,6 +59,7 @@ class EncodedSplit:
     features_given: bool
     fingerprint: str
     smoothing: np.ndarray
+    frames: int = 1
     visited: Callable[[Visits], TextBatch] | None = None
 
     def __len__(self) -> int:
@@ -135,7 +137,7 @@ def encode_split(
     features: np.ndarray | None = None
     # Several processes would each compute all of them.
     alone = jax.process_count() == 1
-    fits = frames == 1 and len(examples) * _feature_bytes(base) <= MEMORY_FOR_FEATURES
+    fits = frames == 1 and features_fit(base, len(examples))
     if alone and not vision_adapted and fits:
         features = image_features_of(base, examples, digest.update)
     return EncodedSplit(
@@ -144,6 +146,7 @@ def encode_split(
         features is not None,
         digest.hexdigest(),
         np.zeros(len(examples), np.float32),
+        frames,
         partial(_texts_at, base, examples, text_length, visit, texts) if varied else None,
     )
 
@@ -214,6 +217,7 @@ def joined(splits: Sequence[EncodedSplit], pad: int) -> EncodedSplit:
         splits[0].features_given,
         _together(splits),
         np.concatenate([split.smoothing for split in splits]),
+        max(split.frames for split in splits),
         visited if any(split.visited for split in splits) else None,
     )
 
@@ -245,13 +249,16 @@ def encode_texts(
     """
     pairs, width, suffix_width = [], 0, 0
     for example in examples:
-        if not example.answers:
+        trained = [answer for answer in example.answers if answer.strip()] if every else example.answers[:1]
+        if not trained:
             raise Refusal(f"example {example.id} has an empty answer", "give it an answer, or remove it")
-        for answer in dict.fromkeys(example.answers if every else example.answers[:1]):
-            prefix, suffix = pair = _encoded(base, example, Text(example.prefix, answer), text_length)
+        encoded = [
+            _encoded(base, example, Text(example.prefix, answer), text_length)
+            for answer in dict.fromkeys(trained)
+        ]
+        pairs.append(encoded[0])
+        for prefix, suffix in encoded:
             width, suffix_width = max(width, len(prefix) + len(suffix)), max(suffix_width, len(suffix))
-            if answer == example.suffix:
-                pairs.append(pair)
     return text_batch(pairs, bucket(width), bucket(suffix_width), base.config.pad_token_id)
 
 
@@ -341,6 +348,8 @@ def _recorded(examples: Iterable[Example], digest: "hashlib._Hash", *, every: bo
         yield example
 
 
-def _feature_bytes(base: Base) -> int:
+def features_fit(base: Base, images: int) -> bool:
+    """Whether the features of so many images fit in the memory that a split may have for them."""
     number = jax.tree.leaves(base.parameters["multi_modal_projector"])[0].dtype.itemsize
-    return number * base.config.vision.image_tokens * base.config.text.hidden_size
+    each = number * base.config.vision.image_tokens * base.config.text.hidden_size
+    return bool(images * each <= MEMORY_FOR_FEATURES)

@@ -121,7 +121,9 @@ def train(
     state, first = initial_state(run.start, run.slow), 1
     if resume_from is not None:
         state, first = resume_from.state, resume_from.step + 1
-    work = StepWork.of(run.base.config, run.start, features_given=run.split.features_given)
+    work = StepWork.of(
+        run.base.config, run.start, features_given=run.split.features_given, frames=run.split.frames
+    )
     reports = Reports(config, run.anchor, log, work, board=board, on_step=on_step, warn=warn)
 
     with closing(made_ahead(partial(_batch, run), range(first, config.steps + 1))) as batches:

@@ -113,7 +113,7 @@ def plan_task(
 def _tokens(run: Run) -> int:
     seen = run.configuration.steps * len(run.order(1))
     text = float(np.asarray(run.split.texts.length).mean())
-    return round(seen * (run.base.config.vision.image_tokens + text))
+    return round(seen * (run.split.frames * run.base.config.vision.image_tokens + text))
 
 
 def _size(tree: Tree) -> int:

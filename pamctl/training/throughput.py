@@ -58,11 +58,12 @@ class StepWork:
     per_target: float
 
     @classmethod
-    def of(cls, config: PaliGemmaConfig, lora: Lora, *, features_given: bool) -> "StepWork":
+    def of(cls, config: PaliGemmaConfig, lora: Lora, *, features_given: bool, frames: int = 1) -> "StepWork":
         """Count for a model and the factors that are trained.
 
         Args:
             features_given: whether the vision tower's output is read instead of computed.
+            frames: images an example.
         """
         vision, text = config.vision, config.text
         patches = vision.image_tokens
@@ -79,8 +80,8 @@ class StepWork:
         )
         heads = text.num_attention_heads * text.head_dim
         return cls(
-            image_tokens=patches,
-            per_example=passes * seen + added,
+            image_tokens=frames * patches,
+            per_example=frames * (passes * seen + added),
             per_token=4 * _weights(config, "language_model") + 6 * _trained(config, lora, "language_model"),
             per_pair=2 * 4 * heads * text.num_hidden_layers,
             per_target=4 * text.hidden_size * text.vocab_size,
