@@ -14,8 +14,9 @@ class Folder:
     path: Path
 
     def find(self, name: str) -> str | None:
-        if name.startswith("/") or ".." in name.split("/"):
-            return None  # what a file names must not lead out of the folder
+        # What a file names must not lead out of the folder; an absolute path begins with an empty part.
+        if {"", ".."} & set(name.split("/")):
+            return None
         while name:
             folder, _, file = name.rpartition("/")
             if file in _listed(os.path.join(self.path, folder)):
