@@ -18,7 +18,7 @@ from pamctl.models.base import Base
 from pamctl.models.lora import adapts_vision, lora_from_adapter
 from pamctl.tasks import open_task
 from pamctl.tasks.task import TEST, TRAIN, Task
-from pamctl.training.batches import EncodedSplit, image_features_of, train_split
+from pamctl.training.batches import EncodedSplit, features_fit, image_features_of, train_split
 from pamctl.training.configuration import Settings
 from pamctl.training.inheritance import Inheritance
 from pamctl.training.methods import Merging
@@ -109,9 +109,13 @@ class Workbench:
         answered = [example for example in first if example.id in answers]
         return scored(self.tasks[task], TEST, answered, [answers[example.id] for example in answered])
 
-    def _frozen_features(self, task: str) -> np.ndarray:
+    def _frozen_features(self, task: str) -> np.ndarray | None:
+        """Those of a test split; None where they do not fit in memory, so that images are read anew."""
+        examples = self.tasks[task].split(TEST)
+        if not features_fit(self.base, len(examples) * self.tasks[task].frames):
+            return None
         if task not in self._features:
-            self._features[task] = image_features_of(self.base, self.tasks[task].split(TEST))
+            self._features[task] = image_features_of(self.base, examples)
         return self._features[task]
 
     def _opened(self, reference: str) -> Task:
