@@ -86,11 +86,10 @@ class TaskFile:
 
     @property
     def name(self) -> str:
-        """As the TOML says, else that of the file, or of the folder where the file tells only its role."""
-        stem = self.place.resolve().stem if self.place.suffix == ".toml" else ""
-        return str(
-            self.table.get("name") or (stem if stem and stem != "task" else self.folder.resolve().name)
-        )
+        """As the TOML says, else that of the file; of one called task.toml, the reader's or the folder's."""
+        stem = self.place.resolve().stem if self.place.suffix == ".toml" else "task"
+        own = self.reader.task or self.folder.resolve().name
+        return str(self.table.get("name") or (own if stem == "task" else stem))
 
     def task(self) -> Task:
         """The task; nothing of the release is read before a split is asked for.
@@ -98,8 +97,13 @@ class TaskFile:
         Raises:
             UsageRefusal: a value says nothing, with file and key.
         """
-        reader, table = self.reader, self.table
         release = self._release()
+        if self.reader.resolved is not None:
+            return replace(self, reader=self.reader.resolved(release))._task(release)
+        return self._task(release)
+
+    def _task(self, release: Release) -> Task:
+        reader, table = self.reader, self.table
         text_length = table.get("text_length", reader.text_length)
         return Task(
             name=self.name,
@@ -152,16 +156,19 @@ class TaskFile:
             _check(count, int, f"{self.place}: subsample.{name}")
             _refuse_below(count, 1, f"{self.place}: subsample.{name}")
         return ReadSplits(
-            lambda split: reader.read(release, split), parts, most, self.table.get("subsample_seed", 0)
+            lambda split: reader.read(release, split),
+            parts,
+            most,
+            self.table.get("subsample_seed", 0),
+            reader.sizes,
         )
 
     def _metric(self) -> str:
-        scoring = self.table.get("scoring")
         if "metric" in self.table:
-            if scoring:
+            if "scoring" in self.table:
                 raise UsageRefusal(f"{self.place} has metric and scoring", "keep one of them")
             return str(self.table["metric"])
-        if scoring != "coin":
+        if self.table.get("scoring", self.reader.scoring) != "coin":
             return self.reader.metric
         if self.reader.coin_metric is None:
             raise UsageRefusal(
@@ -220,11 +227,7 @@ def recognised(folder: Path) -> TaskFile | None:
     """The task of a folder that holds a release as it was released; None where no reader knows it."""
     for reader in readers().values():
         release = Release(folder, Images([]))
-        if (
-            reader.files
-            and all(any(folder.glob(pattern)) for pattern in reader.files)
-            and reader.told_apart(release)
-        ):
+        if reader.takes(release):
             return TaskFile(folder, folder, reader, {})
     return None
 
