@@ -116,10 +116,13 @@ def test_what_is_no_font_is_refused(folder: Path, font: str) -> None:
         task.split("test")
 
 
-def test_the_test_ids_may_lie_beside_the_folder(folder: Path, tmp_path: Path) -> None:
+def test_the_test_ids_may_lie_beside_the_folder_as_they_are_unpacked(folder: Path, tmp_path: Path) -> None:
     shutil.move(folder / "ai2d_test_ids.csv", tmp_path / "ai2d_test_ids.csv")
     (tmp_path / "ai2d_test_ids.csv").write_bytes(b"\xef\xbb\xbf3\r\n10\r\n")
     assert len(open_task(folder).split("test")) == 4
+    around = open_task(tmp_path)
+    assert [len(around.split(split)) for split in ("train", "test")] == [5, 4]
+    assert np.array_equal(pixels(around.split("test")[0]), diagram(1))
     (tmp_path / "ai2d_test_ids.csv").unlink()
     with pytest.raises(UsageRefusal, match=r"has no ai2d_test_ids\.csv"):
         open_task(folder).split("train")

@@ -9,6 +9,7 @@ import pytest
 
 from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.tasks import open_task
+from pamctl.tasks.splits import ReadSplits
 from tests.tasks.release_cases import (
     RELEASES,
     copied,
@@ -77,10 +78,17 @@ def test_what_is_no_number_is_at_fault_where_numbers_are_asked_for(folder: Path)
     assert told.endswith(" (10) asks how many, and is answered 'many'")
 
 
-def test_numeric_is_true_or_false(folder: Path) -> None:
-    task = open_task(with_toml(folder, 'reader = "rsvqa"\nnumeric = "yes"\n'))
+def test_numeric_is_true_or_false_and_changes_what_is_told_of_the_task(folder: Path) -> None:
+    notes, sizes = [], []
+    for numeric in ("false", "true"):
+        task = open_task(with_toml(folder, f'reader = "rsvqa"\nnumeric = {numeric}\n'))
+        assert isinstance(task.splits, ReadSplits)
+        notes.append(task.notes[0])
+        sizes.append([task.splits.released_size(split) for split in ("train", "val", "test")])
+    assert sizes == [[39_441, 6_782, 6_782], [57_223, 10_005, 10_004]]
+    assert ("numeric = true" in notes[0], "range" in notes[1]) == (True, True)
     with pytest.raises(UsageRefusal, match="numeric is 'yes'"):
-        task.split("val")
+        open_task(with_toml(folder, 'reader = "rsvqa"\nnumeric = "yes"\n'))
 
 
 def test_what_is_at_fault_is_named_by_file_line_and_place(folder: Path) -> None:

@@ -4,6 +4,8 @@ A number is answered by the range it lies in, as the release's own evaluation do
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from pamctl.refusal import Refusal, UsageRefusal
@@ -16,9 +18,12 @@ RANGES = ((0, "0"), (10, "between 1 and 10"), (100, "between 11 and 100"), (1000
 ABOVE = "more than 1000"
 
 
-def read(release: Release, split: str) -> Iterator[Example | Refusal]:
-    """Of `train`, `val` or `test`; what the release marks as inactive belongs to another split."""
-    numeric = _numeric(release)
+def read(release: Release, split: str, numeric: bool = False) -> Iterator[Example | Refusal]:
+    """Of `train`, `val` or `test`; what the release marks as inactive belongs to another split.
+
+    Args:
+        numeric: whether questions that are answered by a number are read too.
+    """
     questions = release.file(f"LR_split_{split}_questions.json")
     answers: dict[str, str] = {}
     yield from _read_answers(release.file(f"LR_split_{split}_answers.json"), answers)
@@ -61,11 +66,19 @@ def range_of(record: Record, number: str) -> str:
     return next((text for most, text in RANGES if int(number) <= most), ABOVE)
 
 
-def _numeric(release: Release) -> bool:
+def _with_numbers(release: Release) -> Reader:
+    """The task with questions that ask for a number, where its TOML says so."""
     numeric = release.options.get("numeric", False)
     if not isinstance(numeric, bool):
         raise UsageRefusal(f"{release.folder}: numeric is {numeric!r}", "give true or false")
-    return numeric
+    if not numeric:
+        return READER
+    return replace(
+        READER,
+        read=partial(read, numeric=True),
+        sizes={"train": 57_223, "val": 10_005, "test": 10_004},
+        notes=("a number is answered by the range it lies in",),
+    )
 
 
 READER = Reader(
@@ -81,4 +94,5 @@ READER = Reader(
     sizes={"train": 39_441, "val": 6_782, "test": 6_782},
     notes=("questions that ask for a number are left out: numeric = true brings them in",),
     options=("numeric",),
+    resolved=_with_numbers,
 )
