@@ -50,3 +50,8 @@ def adapters(folder: Path) -> dict[str, bytes]:
 def results(folder: Path) -> list[str]:
     """The results of a run, whatever their order."""
     return sorted((folder / "results.jsonl").read_text().splitlines())
+
+
+def predictions(folder: Path) -> list[str]:
+    """The predictions that a run keeps, whatever their order."""
+    return sorted((folder / "predictions.jsonl").read_text().splitlines())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sequence_cases import TASKS, WEIGHTS, results, write_inputs, write_sequence
+from tests.sequence_cases import TASKS, WEIGHTS, predictions, results, write_inputs, write_sequence
 from tests.warm_pamctl import Signalled, WarmPamctl
 
 KEEPING = ("magmax", "ilora", "olora", "moelora", "er+pam")
@@ -45,6 +45,9 @@ def test_killed_again_and_again_it_ends_in_the_same_bytes(
     made = content(tmp_path / "out")
     assert made == {name: written for name, written in content(unbroken).items() if name in made}
     assert {*results(tmp_path / "out")} <= {*results(unbroken)}
+    kept = predictions(tmp_path / "out")
+    assert len({*kept}) == len(kept)
+    assert {*kept} <= {*predictions(unbroken)}
     assert [name for name in made if name.startswith(f"one/seed-0/{method}/3-sizes/")]
 
 

@@ -13,7 +13,9 @@ from click.testing import CliRunner
 
 import pamctl as pamctl_package
 from pamctl.cli.main import pamctl
-from tests.sequence_cases import TWO_ORDERS, WEIGHTS, adapters, based_on, results, write_sequence
+from pamctl.evaluation.predictions import Prediction, read_predictions
+from pamctl.evaluation.results import Result, read_results
+from tests.sequence_cases import TWO_ORDERS, WEIGHTS, adapters, based_on, predictions, results, write_sequence
 from tests.warm_pamctl import Done, WarmPamctl
 
 
@@ -21,6 +23,22 @@ from tests.warm_pamctl import Done, WarmPamctl
 def ran(warm: WarmPamctl, sequence: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     folder = tmp_path_factory.mktemp("ran")
     return folder / "out", warm("run", sequence, "-o", "out", "--json", cwd=folder)
+
+
+def place_of(one: Result | Prediction) -> tuple[object, ...]:
+    """What a result and its predictions share."""
+    labels = (one.method, one.order, one.run, one.seed)
+    return (
+        one.task,
+        one.split,
+        one.metric,
+        one.stage,
+        one.tasks,
+        one.adapter,
+        one.parents,
+        one.base,
+        *labels,
+    )
 
 
 def records(file: Path) -> list[str]:
@@ -59,6 +77,20 @@ def test_a_grid_leaves_adapters_scores_diagnostics_and_a_report(ran: tuple[Path,
     (comparison,) = metrics["comparisons"]
     assert [of["system"] for of in comparison["systems"]] == ["average", "pam"]
     assert not any(of["missing"] for of in comparison["sequences"])
+
+
+def test_the_first_predictions_of_each_state_are_kept(ran: tuple[Path, Done]) -> None:
+    out, _ = ran
+    scored, notes = read_results([out / "results.jsonl"])
+    kept, torn = read_predictions(out / "predictions.jsonl")
+    assert (notes, torn) == ([], [])
+    of_state: dict[tuple[object, ...], list[Prediction]] = {}
+    for one in kept:
+        of_state.setdefault(place_of(one), []).append(one)
+    assert {*of_state} == {*map(place_of, scored)}
+    for some in of_state.values():
+        assert [one.id for one in some] == [f"{some[0].task}-{number}" for number in range(8)]
+    assert {one.order for one in kept if one.stage == "merged"} == {"one"}
 
 
 def test_diagnostics_of_each_stage(ran: tuple[Path, Done]) -> None:
@@ -115,11 +147,14 @@ def test_run_again_it_does_what_is_missing_and_no_more(
     for name in ("results.jsonl", "diagnostics.jsonl"):
         lines = (again / name).read_text().splitlines(keepends=True)
         (again / name).write_text("".join(lines[:-2]))
+    lines = (again / "predictions.jsonl").read_text().splitlines(keepends=True)
+    (again / "predictions.jsonl").write_text("".join(lines[:-13]))
     kept = (again / "one/seed-0/pam/2-shapes/trained" / WEIGHTS).stat().st_mtime_ns
     assert warm("run", sequence, "-o", "out", cwd=tmp_path).code == 0
     assert (again / "one/seed-0/pam/2-shapes/trained" / WEIGHTS).stat().st_mtime_ns == kept
     assert adapters(again) == adapters(out)
     assert results(again) == results(out)
+    assert predictions(again) == predictions(out)
     assert records(again / "diagnostics.jsonl") == records(out / "diagnostics.jsonl")
 
 

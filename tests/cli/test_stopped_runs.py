@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pamctl.training.checkpoints import locked_folder_of
-from tests.sequence_cases import TWO_ORDERS, adapters, based_on, results, write_sequence
+from tests.sequence_cases import TWO_ORDERS, adapters, based_on, predictions, results, write_sequence
 from tests.warm_pamctl import Signalled, WarmPamctl
 
 STEP = 4
@@ -40,6 +40,7 @@ def test_stopped_in_every_way_it_goes_on_to_the_same(
     assert warm(*given, cwd=tmp_path).code == 0
     assert adapters(out) == adapters(unbroken)
     assert {*results(out)} == {*results(unbroken)}
+    assert predictions(out) == predictions(unbroken)
 
 
 def test_several_processes_make_the_same_and_a_cell_that_fails_is_told(
@@ -53,6 +54,7 @@ def test_several_processes_make_the_same_and_a_cell_that_fails_is_told(
     assert "Error: 1 of the run's parts failed: one/seed-0/moelora" in done.stderr
     assert adapters(tmp_path / "out") == adapters(unbroken)
     assert results(tmp_path / "out") == results(unbroken)
+    assert predictions(tmp_path / "out") == predictions(unbroken)
     assert (tmp_path / "out/report/report.md").read_text() == (unbroken / "report/report.md").read_text()
 
 
