@@ -23,6 +23,8 @@ from tests.tasks.release_cases import (
     texts,
     with_toml,
 )
+from tests.tasks.video_cases import frame as video_frame
+from tests.tasks.video_cases import write_video
 
 NAMES = ("msvd-qa", "msrvtt-qa", "activitynet-qa")
 PLACES = {"msvd-qa": "YouTubeClips", "msrvtt-qa": "videos", "activitynet-qa": "videos"}
@@ -201,6 +203,15 @@ def test_the_mapping_of_msvd_is_needed_and_read_line_by_line(tmp_path: Path) -> 
     with pytest.raises(UsageRefusal) as refusal:
         open_task(folder).split("test")
     assert refusal.value.what == f"{folder} has no youtube_mapping.txt"
+
+
+def test_videos_may_be_files(tmp_path: Path) -> None:
+    folder = copied("msvd-qa", tmp_path)
+    shutil.rmtree(folder / "YouTubeClips" / "_O9kWD8nuRU_0_9")
+    write_video(folder / "YouTubeClips" / "_O9kWD8nuRU_0_9.avi", 20, "rawvideo")
+    with_toml(folder, 'reader = "msvd-qa"\nframes = 4\nstride = 6\n')
+    seen = frames(open_task(folder).split("test")[0])
+    assert np.array_equal(seen, [video_frame(number) for number in (0, 6, 12, 18)])
 
 
 def test_videos_of_msvd_may_be_named_by_their_number(tmp_path: Path) -> None:

@@ -17,13 +17,9 @@ from pamctl.tasks.videos.frame_array import FrameArray
 from pamctl.tasks.videos.frame_folder import FrameFolder
 from pamctl.tasks.videos.video_file import VideoFile
 from pamctl.tasks.visits import Clip, images_at
+from tests.tasks.video_cases import frame, write_video
 
 WHERE = "qa.json line 3 (2)"
-
-
-def frame(number: int) -> np.ndarray:
-    """One grey picture, told by its number: (8, 16, 3) uint8."""
-    return np.full((8, 16, 3), 10 * number, np.uint8)
 
 
 def numbers(images: object) -> list[int]:
@@ -47,18 +43,6 @@ def write_folder(folder: Path, count: int) -> FrameFolder:
     return FrameFolder(folder / "v", WHERE)
 
 
-def write_video(path: Path, count: int, codec: str) -> VideoFile:
-    """A lossless video of five frames a second."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=5)
-        stream.width, stream.height = 16, 8
-        stream.pix_fmt = "bgr24" if codec == "rawvideo" else "bgr0"
-        for number in range(count):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame(number), format="rgb24")))
-        container.mux(stream.encode())
-    return VideoFile(path, WHERE)
-
-
 def write(kind: str, folder: Path, count: int) -> FrameSource:
     match kind:
         case "array":
@@ -66,9 +50,9 @@ def write(kind: str, folder: Path, count: int) -> FrameSource:
         case "folder":
             return write_folder(folder, count)
         case "avi":
-            return write_video(folder / "v.avi", count, "rawvideo")
+            return VideoFile(write_video(folder / "v.avi", count, "rawvideo"), WHERE)
         case _:
-            return write_video(folder / "v.mkv", count, "ffv1")
+            return VideoFile(write_video(folder / "v.mkv", count, "ffv1"), WHERE)
 
 
 KINDS = ("array", "folder", "avi", "mkv")
@@ -171,7 +155,7 @@ def test_an_array_that_is_cut_off_or_another_file_is_named(tmp_path: Path) -> No
 
 
 def test_a_video_is_decoded_no_further_than_the_last_frame_seen(tmp_path: Path) -> None:
-    source = write_video(tmp_path / "v.avi", 12, "rawvideo")
+    source = VideoFile(write_video(tmp_path / "v.avi", 12, "rawvideo"), WHERE)
     content = source.path.read_bytes()
     chunk = 8 + frame(0).size
     source.path.write_bytes(content[: content.index(b"movi") + 4 + 6 * chunk])
@@ -183,7 +167,7 @@ def test_a_video_is_decoded_no_further_than_the_last_frame_seen(tmp_path: Path) 
 
 
 def test_a_file_whose_length_is_not_in_its_header_is_counted(tmp_path: Path) -> None:
-    source = write_video(tmp_path / "v.mkv", 12, "ffv1")
+    source = VideoFile(write_video(tmp_path / "v.mkv", 12, "ffv1"), WHERE)
     with av.open(str(source.path)) as container:
         assert container.streams.video[0].frames == 0
     assert source.count() == 12
@@ -205,7 +189,7 @@ def test_what_is_no_video_is_named(tmp_path: Path) -> None:
 
 
 def test_without_pyav_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = write_video(tmp_path / "v.avi", 2, "rawvideo")
+    source = VideoFile(write_video(tmp_path / "v.avi", 2, "rawvideo"), WHERE)
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(Refusal) as refusal:
         source.read(0, 1, 1)
