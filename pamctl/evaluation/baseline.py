@@ -12,8 +12,8 @@ from pamctl.evaluation.summary import Comparison, Paired
 BASELINE = "baseline"
 LARGEST = 10
 """So many of the cells that differ most are told."""
-Draw = tuple[str, tuple[str, ...], int | None]
-"""A system, the tasks in their order, and a seed: what a sequence of one run has in the other as well."""
+Draw = tuple[str, tuple[str, ...], str | None, int | None]
+"""A system, the tasks in their order, a label where they have none, and a seed: the same in both runs."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,14 @@ def changes_of(now: Comparison, before: Comparison) -> Changes:
 
 
 def _by_draw(comparison: Comparison) -> dict[Draw, AccuracyMatrix]:
-    """The matrices by what they are; one of tasks in no order is the same whatever their order is called."""
+    """The matrices by what they are; an order is known by its tasks, whatever it is called."""
     return {_draw(matrix): matrix for matrix in comparison.matrices}
 
 
 def _draw(matrix: AccuracyMatrix) -> Draw:
-    tasks = matrix.tasks if matrix.kind == "sequence" else tuple(sorted(matrix.tasks))
-    return matrix.system, tasks, matrix.seed
+    if matrix.kind == "sequence":
+        return matrix.system, matrix.tasks, None, matrix.seed
+    return matrix.system, tuple(sorted(matrix.tasks)), matrix.order, matrix.seed
 
 
 def _paired(

@@ -5,16 +5,23 @@ adapter contradicts once it is trained, before merging. Counts are summed over m
 stages of a system before they are divided, so that each weight counts the same.
 """
 
+import operator
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 SCHEMA = "pamctl.diagnostics/1"
 FACTORS = ("a", "b")
 COUNTS = ("weights", "differ", "important", "conflicts")
+NOTHING = (0,) * len(COUNTS)
 _LAYER = re.compile(r"(?:.*\.)?layers\.\d+(?=\.)")
+
+Place = tuple[str, str]
+"""A layer, and a factor."""
+Counts = tuple[int, ...]
+"""One number for each of `COUNTS`."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class Diagnosis:
     Attributes:
         system: as its run labels it.
         top_p: by which important weights were told apart, in percent.
-        counts: of each (layer, factor), by the names in `COUNTS`.
+        counts: of each place.
     """
 
     order: str
@@ -32,7 +39,7 @@ class Diagnosis:
     system: str
     task: str
     top_p: float
-    counts: Mapping[tuple[str, str], Mapping[str, int]]
+    counts: Mapping[Place, Counts]
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Diagnosis | None":
@@ -40,12 +47,15 @@ class Diagnosis:
         conflicts = _field(record, "conflicts", (dict, type(None)))
         if conflicts is None:
             return None
-        counts: dict[tuple[str, str], Counter[str]] = {}
+        counts: dict[Place, Counts] = {}
         try:
             for module, factors in conflicts["important"]["modules"].items():
+                layer = layer_of(module)
                 for factor in FACTORS:
-                    known = counts.setdefault((layer_of(module), factor), Counter())
-                    known.update({name: int(factors[factor][name]) for name in COUNTS})
+                    place, found = (layer, factor), factors[factor]
+                    counts[place] = _sum(
+                        counts.get(place, NOTHING), tuple(int(found[name]) for name in COUNTS)
+                    )
         except (KeyError, TypeError, AttributeError, ValueError) as fault:
             raise ValueError("`conflicts` does not count the signs of each module") from fault
         return cls(
@@ -81,10 +91,10 @@ class LayerConflicts:
 def conflicts_of(system: str, stages: Iterable[Diagnosis]) -> LayerConflicts:
     """The shares of one system over some of its stages."""
     found = list(stages)
-    sums: dict[tuple[str, str], Counter[str]] = {}
+    sums: dict[Place, Counts] = {}
     for stage in found:
         for place, counts in stage.counts.items():
-            sums.setdefault(place, Counter()).update(counts)
+            sums[place] = _sum(sums.get(place, NOTHING), counts)
     layers = tuple(sorted({layer for layer, _ in sums}, key=_natural))
     return LayerConflicts(
         system,
@@ -95,6 +105,7 @@ def conflicts_of(system: str, stages: Iterable[Diagnosis]) -> LayerConflicts:
     )
 
 
+@cache
 def layer_of(module: str) -> str:
     """The layer that a module is in, such as `language_model.layers.3`; the module itself if in none."""
     found = _LAYER.match(module)
@@ -102,14 +113,15 @@ def layer_of(module: str) -> str:
 
 
 def _percents(
-    sums: Mapping[tuple[str, str], Mapping[str, int]],
-    layers: Iterable[str],
-    factor: str,
-    part: str,
-    whole: str,
+    sums: Mapping[Place, Counts], layers: Iterable[str], factor: str, part: str, whole: str
 ) -> tuple[float | None, ...]:
-    pairs = [(sums[layer, factor][part], sums[layer, factor][whole]) for layer in layers]
+    some, of = COUNTS.index(part), COUNTS.index(whole)
+    pairs = [(sums[layer, factor][some], sums[layer, factor][of]) for layer in layers]
     return tuple(100 * some / all_of_them if all_of_them else None for some, all_of_them in pairs)
+
+
+def _sum(some: Counts, more: Counts) -> Counts:
+    return tuple(map(operator.add, some, more))
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:

@@ -87,7 +87,7 @@ def _paired(pairs: list[Paired], against: str | None, orders: Sequence[str]) -> 
 def _changes(changes: "Changes", comparison: Comparison) -> Iterator[str]:
     lead = "This run minus the baseline, on the same system, order of tasks and seed."
     yield from ("", "### Differences from the baseline", "", lead, "")
-    yield from markdown_table(*changes_table(changes, comparison.fwt))
+    yield from markdown_table(*changes_table(changes, comparison))
     cells = f"{len(changes.cells)} of the {changes.compared} cells that both have differ"
     if changes.largest:
         yield from ("", f"{cells}; these the most:", "", *markdown_table(*cell_changes_table(changes)))

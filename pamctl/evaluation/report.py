@@ -18,17 +18,22 @@ from pamctl.evaluation.markdown import markdown_of
 from pamctl.evaluation.matrix import matrices_of
 from pamctl.evaluation.metrics import FWT, FWT_VARIANTS
 from pamctl.evaluation.metrics_json import metrics_json
+from pamctl.evaluation.page import page_of
 from pamctl.evaluation.predictions import Prediction
 from pamctl.evaluation.report_inputs import Inputs, read_inputs
 from pamctl.evaluation.results import Result
 from pamctl.evaluation.summary import Comparison, Paired, comparisons_of, in_order_of_methods
+from pamctl.evaluation.task_pictures import TaskPictures
 from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.whole_output import refuse_existing, whole_folder
 
 SCHEMA = "pamctl.metrics/1"
 REFERENCE = "average"
 """The system that others are held against where none is asked for: PAM without its alignment."""
-_FILES = re.compile(rf"report\.md|metrics\.json|matrix\.csv|({'|'.join(NAMES)})(-\d+)?\.(png|svg)")
+PAGE = "index.html"
+_FILES = re.compile(
+    rf"index\.html|report\.md|metrics\.json|matrix\.csv|({'|'.join(NAMES)})(-\d+)?\.(png|svg)"
+)
 CSV_FIELDS = ("method", "run", "order", "seed", "state", "learned", "after", "task", "score")
 
 
@@ -149,16 +154,22 @@ def write_report(
     against: str | None = None,
     fwt: str = FWT,
     baseline: Sequence[Path] = (),
+    tasks: Sequence[str | Path] = (),
     force: bool = False,
 ) -> Report:
     """Compare results and write the report into a new folder, complete or not at all.
 
-    Arguments and errors as for `report_of`.
+    Other arguments and errors as for `report_of`.
+
+    Args:
+        tasks: where the pictures of examples are; those of embedded tasks are known.
     """
     refuse_existing(folder, force=force, known=_FILES.fullmatch)
+    pictures = TaskPictures(tasks, split)
     report = report_of(paths, split, against, fwt=fwt, baseline=baseline)
     with whole_folder(folder, force=force, known=_FILES.fullmatch) as draft:
         figures = write_figures(report, draft)
+        _write(draft / PAGE, page_of(report, pictures))
         _write(draft / "report.md", "\n".join(markdown_of(report, figures)))
         numbers = {"schema": SCHEMA, **metrics_json(report)}
         _write(draft / "metrics.json", json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False))

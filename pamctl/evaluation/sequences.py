@@ -9,7 +9,7 @@ run, order and seed. It is named by how its tasks were trained and merged: a met
 else is `trained+merged`. First tasks are mostly recorded as `finetune` and name nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -96,43 +96,47 @@ def _note_examples(first: Result, result: Result, notes: list[str]) -> None:
 
 def chains_of(states: list[State]) -> list[Chain]:
     """The sequences that some states tell of: longest first, what was merged before what was not."""
+    alike: dict[tuple[str, ...], list[State]] = {}
+    for state in states:
+        alike.setdefault(state.tasks, []).append(state)
     chains: list[Chain] = []
+    through: dict[tuple[str, ...], list[Chain]] = {}
+    """The chains that have learned some tasks on their way."""
     for last in sorted(states, key=lambda state: (-len(state.tasks), state.stage)):
-        chain = _chain(states, last)
-        if not any(_told_by(known, chain) for known in chains):
-            chains.append(chain)
+        if any(_tells(known, last, alike) for known in through.get(last.tasks, ())):
+            continue
+        chains.append(chain := _chain(alike, last))
+        for count in range(1, len(last.tasks) + 1):
+            through.setdefault(last.tasks[:count], []).append(chain)
     return chains
 
 
-def _chain(states: list[State], last: State) -> Chain:
+def _chain(alike: Mapping[tuple[str, ...], Sequence[State]], last: State) -> Chain:
+    """The sequence that ends in a state; `alike` has the states that learned the same tasks."""
     steps = []
     after: State | None = last
     parents = last.parents
     for count in range(len(last.tasks), 0, -1):
-        tasks = last.tasks[:count]
+        fits = alike.get(last.tasks[:count], ())
         if count < len(last.tasks):
-            after = _find(states, tasks, ("merged", "trained"), parents, last.labels)
+            after = _find(fits, ("merged", "trained"), parents, last.labels)
             parents = after.parents if after else frozenset()
         before = after
         if after and after.stage == "merged":
-            before = _find(states, tasks, ("trained",), after.parents, last.labels)
+            before = _find(fits, ("trained",), after.parents, last.labels)
             parents |= before.parents if before else frozenset()
         steps.append(Step(before, after))
     return Chain(last, steps[::-1])
 
 
 def _find(
-    states: list[State],
-    tasks: tuple[str, ...],
-    stages: tuple[str, ...],
-    parents: frozenset[str],
-    labels: Labels,
+    states: Sequence[State], stages: tuple[str, ...], parents: frozenset[str], labels: Labels
 ) -> State | None:
-    """The state with these tasks that is a parent, or has the labels, or best both; merged before trained."""
-    fits = [state for state in states if state.tasks == tasks and state.stage in stages]
+    """The one that is a parent, or has the labels, or best both; merged before trained."""
+    fits = [state for state in states if state.stage in stages]
     related = [state for state in fits if state.adapter in parents]
     alike = [state for state in fits if state.labels == labels]
-    begun = [state for state in fits if len(tasks) == 1 and _begins(state.labels, labels)]
+    begun = [state for state in fits if len(state.tasks) == 1 and _begins(state.labels, labels)]
     agreed = [state for state in related if _agree(state.labels, labels)]
     best = [state for state in related if state in alike] or agreed or related or alike or begun
     return min(best, key=lambda state: stages.index(state.stage), default=None)
@@ -153,22 +157,27 @@ def _begins(first: Labels, labels: Labels) -> bool:
     )
 
 
-def _told_by(known: Chain, chain: Chain) -> bool:
-    """Whether a known sequence tells all that this one does.
+def _tells(known: Chain, last: State, alike: Mapping[tuple[str, ...], Sequence[State]]) -> bool:
+    """Whether a known sequence tells all that the one which ends in a state would tell.
 
     One that ends before a merge is told by the sequence that merged it, except a chain of trained states only
     that is as long and whose method never merges: sequential fine-tuning, the chain that MagMax merges, is a
     method of its own.
     """
-    for count, step in enumerate(known.steps, start=1):
-        if chain.last is step.after or (count < len(known.steps) and _same(chain.last, step.after)):
-            return True
-        if _same(chain.last, step.before):
-            merged_on_the_way = any(step.after and step.after.stage == "merged" for step in chain.steps)
-            how = chain.last.labels.method
-            named_alike = known.labels.method == how or _merge_of(how) is not None
-            return count < len(known.steps) or merged_on_the_way or named_alike
-    return False
+    count = len(last.tasks)
+    goes_on = count < len(known.steps)
+    before, after = known.steps[count - 1]
+    if last is after or (goes_on and _same(last, after)):
+        return True
+    if not _same(last, before):
+        return False
+    how = last.labels.method
+    named_alike = known.labels.method == how or _merge_of(how) is not None
+    return goes_on or named_alike or any(_is_merged(step.after) for step in _chain(alike, last).steps)
+
+
+def _is_merged(state: State | None) -> bool:
+    return state is not None and state.stage == "merged"
 
 
 def _same(one: State, other: State | None) -> bool:

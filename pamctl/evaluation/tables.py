@@ -89,13 +89,18 @@ def differences_by_order_table(pairs: Sequence[Paired], orders: Sequence[str]) -
     return ("method", *(f"{metric}, {order}" for metric, order in places)), rows
 
 
-def changes_table(changes: Changes, fwt: str) -> Table:
+def changes_table(changes: Changes, comparison: Comparison) -> Table:
     """What changed in every metric since the baseline, a row a system; n are the sequences that both have."""
     rows = []
     for system, own in _by_system(changes.metrics).items():
-        cells = [_shown(pair.spread, signed=True) if (pair := own.get(m)) else UNDEFINED for m in METRICS]
+        cells = [
+            _shown(own[metric].spread if metric in own else None, signed=True)
+            if comparison.defines(system, metric)
+            else UNDEFINED
+            for metric in METRICS
+        ]
         rows.append([system, *cells, str(max(pair.spread.n for pair in own.values()))])
-    return ("method", *columns(fwt), "n"), rows
+    return ("method", *columns(comparison.fwt), "n"), rows
 
 
 def cell_changes_table(changes: Changes) -> Table:

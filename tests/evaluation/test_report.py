@@ -55,7 +55,7 @@ def test_the_same_results_give_the_same_bytes(results: Path, folder: Path, tmp_p
         for name in ("forgetting", "accuracy-by-order", "stability-plasticity", "matrices")
         for kind in ("png", "svg")
     }
-    assert set(first) == {"report.md", "metrics.json", "matrix.csv"} | figures
+    assert set(first) == {"index.html", "report.md", "metrics.json", "matrix.csv"} | figures
     assert first == again
 
 

@@ -79,12 +79,17 @@ def _of_trainings(report: "Report", looks: Looks) -> "dict[str, Figure]":
     if report.conflicts:
         drawn["conflicts-by-layer"] = conflicts_by_layer(report.conflicts, looks)
     if report.curves:
-        drawn["training-curves"] = training_curves(report.curves, looks)
+        drawn["training-curves"] = training_curves(report.curves, looks, _tasks_of(report))
     return drawn
+
+
+def _tasks_of(report: "Report") -> list[str]:
+    return [task for comparison in report.comparisons for task in comparison.tasks]
 
 
 def _saved(figures: "dict[str, Figure]", folder: Path, suffix: str = "") -> tuple[str, ...]:
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}{suffix}.png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+        figure.set_layout_engine("none")  # everything is in its place now, and the second file is the same
         figure.savefig(folder / f"{name}{suffix}.svg", metadata={"Date": None, "Creator": None})
     return tuple(f"{name}{suffix}" for name in figures)

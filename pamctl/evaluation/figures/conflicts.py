@@ -11,7 +11,7 @@ from pamctl.evaluation.figures.drawing import ROW, WIDTH, Looks, short
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_TICKS = 20
+MOST_TICKS = 12
 """On the axis of layers."""
 FEW_LAYERS = 40
 """Up to so many, each is marked."""

@@ -14,12 +14,17 @@ COLUMNS = 3
 _FIRST = Look("#7F7F7F", "", (0, (1, 1)))  # type: ignore[arg-type]
 
 
-def training_curves(curves: Sequence[Curve], looks: Looks) -> "Figure":
-    """The mean loss over orders and seeds by optimiser step, a line a system."""
+def training_curves(curves: Sequence[Curve], looks: Looks, order: Sequence[str] = ()) -> "Figure":
+    """The mean loss over orders and seeds by optimiser step, a line a system.
+
+    Args:
+        order: of the panels; tasks that it lacks come after.
+    """
     from matplotlib.figure import Figure
 
     found = mean_curves(curves)
-    tasks = sorted(dict.fromkeys(curve.task for curve in found), key=lambda task: "+" in task)
+    known = {curve.task for curve in found}
+    tasks = list(dict.fromkeys([*(task for task in order if task in known), *sorted(known)]))
     columns = min(COLUMNS, len(tasks))
     rows = -(-len(tasks) // columns)
     systems = list(dict.fromkeys(curve.system for curve in found))
@@ -39,6 +44,7 @@ def training_curves(curves: Sequence[Curve], looks: Looks) -> "Figure":
         axes.set_title("all at once" if "+" in task else short(task, 26), loc="left", fontsize=9)
         axes.set_ylim(bottom=0)
         axes.tick_params(labelsize=7)
+    figure.suptitle("Training curves: mean loss over orders and seeds", x=0.01, ha="left", fontsize=10)
     figure.supxlabel("optimiser step", fontsize=9)
     figure.supylabel("loss", fontsize=9)
     names = [short(system) for system in lines]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 STEPS = (1, 2, 5, 10, 20, 50)
 """Between two lines of equal ACC, in points."""
-MOST_LINES = 7
+MOST_LINES = 10
 
 
 def stability_plasticity(comparison: Comparison, looks: Looks) -> "Figure | None":
@@ -39,8 +39,9 @@ def stability_plasticity(comparison: Comparison, looks: Looks) -> "Figure | None
             yerr=kept.std,
             color=look.colour,
             fmt=look.marker,
-            markersize=7,
+            markersize=8.5 if look.marker == "*" else 7,
             markeredgecolor="white",
+            markeredgewidth=0.6,
             elinewidth=0.8,
             ecolor=(look.colour, 0.45),
             label=short(system),
@@ -69,7 +70,7 @@ def _equal_accuracy(axes: "Axes", count: int) -> None:
         # where the line leaves the axes at the top or on the left
         x = max(left, accuracy - high * share)
         axes.annotate(
-            f"{accuracy:g}",
+            f"{accuracy + 0.0:g}",
             (x, (accuracy - x) / share),
             xytext=(3, -3),
             textcoords="offset points",

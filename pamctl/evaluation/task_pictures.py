@@ -1,0 +1,52 @@
+"""The pictures of examples, for the web page of a report: from embedded tasks, and tasks that are named."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from PIL import Image
+
+from pamctl.refusal import Refusal
+from pamctl.tasks import Example, Task, open_task
+from pamctl.tasks.task import TEST
+
+
+class TaskPictures:
+    """Gives the picture of an example, or the first frame of a video.
+
+    Args:
+        references: tasks beside the embedded ones; each is known by its own name.
+        split: whose examples are asked for.
+
+    Raises:
+        Refusal: a task cannot be opened.
+    """
+
+    def __init__(self, references: Sequence[str | Path] = (), split: str = TEST) -> None:
+        self._named = {task.name: task for task in map(open_task, references)}
+        self._split = split
+        self._examples: dict[str, dict[str, Example]] = {}
+
+    def __call__(self, task: str, example: str) -> Image.Image | None:
+        """None where no task of that name is known, it has no such example, or its image cannot be read."""
+        if task not in self._examples:
+            self._examples[task] = self._examples_of(task)
+        found = self._examples[task].get(example)
+        if found is None:
+            return None
+        try:
+            return next(iter(found.load_images()), None)
+        except (OSError, Refusal):
+            return None
+
+    def _examples_of(self, name: str) -> dict[str, Example]:
+        task = self._named.get(name) or self._embedded.get(name)
+        if task is None or self._split not in task.splits:
+            return {}
+        return {example.id: example for example in task.splits[self._split]}
+
+    @cached_property
+    def _embedded(self) -> dict[str, Task]:
+        from pamctl.tasks.embedded import embedded_tasks
+
+        return dict(embedded_tasks())
