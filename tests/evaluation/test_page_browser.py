@@ -187,6 +187,10 @@ def test_points_tell_their_values_to_keyboard_and_mouse(desk: "Page") -> None:
     assert tip.is_visible()
     told = tip.text_content() or ""
     assert told.startswith("finetune, 2 tasks learned: ")
+    assert (
+        chart.locator(".series:not(.mine)").first.evaluate("(line) => getComputedStyle(line).opacity")
+        == "0.25"
+    )
     desk.keyboard.press("ArrowRight")
     assert (tip.text_content() or "").startswith("finetune, 3 tasks learned: ")
     desk.keyboard.press("End")
@@ -194,6 +198,7 @@ def test_points_tell_their_values_to_keyboard_and_mouse(desk: "Page") -> None:
     assert desk.evaluate("document.activeElement.getAttribute('aria-label')") == tip.text_content()
     desk.keyboard.press("Escape")
     assert not tip.is_visible()
+    assert chart.locator(".mine").count() == 0
     points.nth(2).hover()
     assert (tip.text_content() or "").startswith("average, 2 tasks learned: ")
     desk.mouse.move(2, 2)
@@ -273,8 +278,9 @@ def test_without_its_script_everything_is_there(browser: "Browser", report_file:
     assert not page.locator("#theme").is_visible()
     panels = page.locator("details.choice:visible")
     assert panels.count() == 3 * 2 * 3 + 3 * 4 * 3
-    panels.first.locator("summary").click()
-    assert page.locator("table.heat").first.is_visible()
+    assert page.locator("table.heat:visible").count() == 1
+    panels.nth(1).locator("summary").click()
+    assert page.locator("table.heat:visible").count() == 2
     assert page.locator("svg.chart title").first.text_content()
     assert opened.messages == []
     page.close()

@@ -75,7 +75,7 @@ def test_answers_stand_in_the_order_of_the_states(report: Report) -> None:
     rows = re.findall(r"<tr(?: class=learned)?><th scope=row>([^<]*)<td>([^<]*)<td class=(\w+)>(. \d+)", page)
     assert rows[:3] == [
         ("zero-shot", "a bird", "wrong", "✗ 0"),
-        ("after a (learned)", "cat", "right", "✓ 100"),
+        ("learned a", "cat", "right", "✓ 100"),
         ("after b", "dog", "wrong", "✗ 0"),
     ]
 

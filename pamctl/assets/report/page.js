@@ -50,12 +50,15 @@ for (const group of document.querySelectorAll(".choices")) {
   update();
 }
 
-// Figures: Tab reaches one point of each, arrows the others; the tip tells what is pointed at or focused.
+// Figures: Tab reaches one point of each, arrows the others; the tip tells what is pointed at or focused,
+// and the other lines step back.
 const tip = document.getElementById("tip");
 let told = null;
 
 function hide() {
   told?.classList.remove("told");
+  told?.closest(".chart").classList.remove("picked");
+  told?.closest(".series")?.classList.remove("mine");
   told = null;
   tip.hidden = true;
 }
@@ -65,6 +68,11 @@ function tell(point) {
   hide();
   told = point;
   told.classList.add("told");
+  const series = told.closest(".series");
+  if (series) {
+    series.classList.add("mine");
+    told.closest(".chart").classList.add("picked");
+  }
   tip.textContent = point.getAttribute("aria-label");
   tip.hidden = false;
   const at = point.getBoundingClientRect();

@@ -25,10 +25,16 @@ class Lists:
         return element("div", controls, panels, class_="choices", id=self.id)
 
     def panel(self, content: Content, *chosen: str) -> Html:
-        """A panel, closed, that is shown where these are the values chosen, one a list."""
+        """A panel that is shown where these are the values chosen, one a list; open if they are the first."""
         places = [values.index(value) for value, values in zip(chosen, self.values.values(), strict=True)]
-        summary = element("summary", ", ".join(chosen))
-        return element("details", summary, content, class_="choice", data_chosen=" ".join(map(str, places)))
+        return element(
+            "details",
+            element("summary", ", ".join(chosen)),
+            content,
+            class_="choice",
+            data_chosen=" ".join(map(str, places)),
+            open=not any(places),
+        )
 
     def _list(self, label: str) -> Html:
         name = identifier(self.id, list(self.values).index(label))

@@ -80,11 +80,11 @@ def _card(task: str, id: str, image: str | None, sequences: Sequence[Answered], 
 
 def _stages(task: str, id: str, sequence: Answered) -> Html:
     """A row a state: the base, then after each task."""
-    names = ["zero-shot", *(f"after {learned}" for learned in sequence.matrix.tasks)]
-    rows = [
-        _stage(name, answer, learned=name == f"after {task}")
-        for name, answer in zip(names, sequence.answers(task, id), strict=True)
-    ]
+    before, *after = sequence.answers(task, id)
+    rows = [_stage("zero-shot", before, learned=False)]
+    for learned, answer in zip(sequence.matrix.tasks, after, strict=True):
+        name = f"{'learned' if learned == task else 'after'} {learned}"
+        rows.append(_stage(name, answer, learned=learned == task))
     head = [element("th", name, scope="col") for name in ("state", "answer", "score")]
     caption = element("caption", f"Answers of {sequence.matrix.system}")
     return element(
@@ -101,8 +101,7 @@ def _stage(name: str, answer: Prediction | None, *, learned: bool) -> Html:
             element("td", shortened(answer.prediction) or "(nothing)"),
             element("td", score, class_="right" if right else "wrong"),
         ]
-    told = f"{name} (learned)" if learned else name
-    return element("tr", element("th", told, scope="row"), shown, class_="learned" if learned else None)
+    return element("tr", element("th", name, scope="row"), shown, class_="learned" if learned else None)
 
 
 def shortened(text: str) -> str:

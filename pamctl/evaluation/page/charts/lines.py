@@ -16,7 +16,7 @@ from pamctl.evaluation.page.charts.plot import (
 )
 from pamctl.evaluation.page.charts.scale import Scale, bounds, ticks
 from pamctl.evaluation.page.charts.text import LINE
-from pamctl.evaluation.page.elements import Html, joined
+from pamctl.evaluation.page.elements import Html, element
 
 
 @dataclass(frozen=True)
@@ -95,4 +95,4 @@ def _line(line: Series, places: Sequence[tuple[float, float]]) -> Html:
         for place, at in zip(places, line.points, strict=True)
         if at.told is not None
     ]
-    return joined(path(places, line.look) if len(places) > 1 else None, marks)
+    return element("g", path(places, line.look) if len(places) > 1 else None, marks, class_="series")
