@@ -201,10 +201,11 @@ class _Checking:
         found, lengths = self.found, self.lengths.counted()
         found.base, found.longest = lengths.base, lengths.longest
         for told in lengths.told(_named):
-            if self.own_base:
+            if self.own_base and not self.task.cuts:
                 found.error(told)
             else:
-                found.warnings.append(f"{told}; --base names the base whose tokenizer counts")
+                unsure = "" if self.own_base else "; --base names the base whose tokenizer counts"
+                found.warnings.append(told + unsure)
         broken, decoded = self.seen.decoded(every=self.every_image)
         for fault in broken:
             found.error(fault.what)

@@ -87,6 +87,7 @@ class Task:
         visit: what is trained on at each visit of an example.
         frames: images an example.
         text_length: most tokens of prefix, separator and answer together.
+        cuts: whether a longer text is cut, as big_vision does it, and not refused.
         max_new_tokens: most tokens decoded as an answer.
         notes: what to know before trusting a score of this task.
         path: where it lies; None for an embedded one.
@@ -99,6 +100,7 @@ class Task:
     visit: Visit = first_answer
     frames: int = 1
     text_length: int = 128
+    cuts: bool = False
     max_new_tokens: int = 16
     recipe: Recipe = field(default_factory=Recipe)
     notes: tuple[str, ...] = ()

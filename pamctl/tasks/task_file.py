@@ -113,6 +113,7 @@ class TaskFile:
             visit=_VISITS[table["answers"]] if "answers" in table else reader.visit,
             frames=release.frames,
             text_length=text_length,
+            cuts=reader.cuts,
             max_new_tokens=table.get("max_new_tokens", text_length),
             recipe=self._recipe(),
             notes=self._notes(),

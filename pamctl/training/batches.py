@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from pamctl.models.base import Base
 from pamctl.models.paligemma import image_features
-from pamctl.models.text import TextBatch, bucket, text_batch
+from pamctl.models.text import TextBatch, bucket
 from pamctl.refusal import Refusal, UsageRefusal
-from pamctl.tasks.task import TRAIN, Example, Task, Text, Visit, first_answer
+from pamctl.tasks.task import TRAIN, Example, Task, Visit, first_answer
 from pamctl.tasks.visits import images_at
 from pamctl.training.epochs import Indices, Visits
+from pamctl.training.texts import TextLimit, encode_texts, texts_at
 
 IMAGES_AT_ONCE = 100
 MEMORY_FOR_FEATURES = 2 * 2**30
@@ -50,6 +51,7 @@ class EncodedSplit:
         fingerprint: SHA-256 of ids, prompts and answers, and of the images where they are read beforehand.
         smoothing: each example's label smoothing, (examples,) float32.
         frames: images an example.
+        cut: how many examples have a text that is cut.
         visited: visits -> their texts, (b, width), where another visit may have another text; None where
             `texts` holds for all.
     """
@@ -60,6 +62,7 @@ class EncodedSplit:
     fingerprint: str
     smoothing: np.ndarray
     frames: int = 1
+    cut: int = 0
     visited: Callable[[Visits], TextBatch] | None = None
 
     def __len__(self) -> int:
@@ -105,6 +108,7 @@ def train_split(base: Base, task: Task, *, vision_adapted: bool = False) -> Enco
         vision_adapted=vision_adapted,
         visit=task.visit,
         frames=task.frames,
+        cuts=task.cuts,
     )
 
 
@@ -116,6 +120,7 @@ def encode_split(
     vision_adapted: bool = False,
     visit: Visit = first_answer,
     frames: int = 1,
+    cuts: bool = False,
 ) -> EncodedSplit:
     """Encode a split for training.
 
@@ -127,13 +132,16 @@ def encode_split(
         vision_adapted: whether the adapter changes the vision tower or the projector.
         visit: what is trained on at each visit of an example.
         frames: images an example.
+        cuts: whether what is longer than `text_length` is cut, and not refused.
 
     Raises:
         Refusal: an image cannot be read, an answer is empty, or a text is longer than `text_length`.
     """
     digest = hashlib.sha256()
-    varied = visit is not first_answer
-    texts = encode_texts(base, _recorded(examples, digest, every=varied), text_length, every=varied)
+    varied, limit = visit is not first_answer, TextLimit(text_length, cuts)
+    texts, cut = encode_texts(base, _recorded(examples, digest, every=varied), limit, every=varied)
+    if cut or varied:
+        digest.update(repr((text_length, cuts, visit.__qualname__)).encode())
     features: np.ndarray | None = None
     # Several processes would each compute all of them.
     alone = jax.process_count() == 1
@@ -147,24 +155,14 @@ def encode_split(
         digest.hexdigest(),
         np.zeros(len(examples), np.float32),
         frames,
-        partial(_texts_at, base, examples, text_length, visit, texts) if varied else None,
+        cut,
+        partial(texts_at, base, examples, limit, visit, texts) if varied else None,
     )
 
 
 def _features_at(features: np.ndarray, visits: Visits) -> np.ndarray:
     found: np.ndarray = features[visits.examples]
     return found
-
-
-def _texts_at(
-    base: Base, examples: Sequence[Example], text_length: int, visit: Visit, first: TextBatch, visits: Visits
-) -> TextBatch:
-    """The texts of some visits, as wide as all the split's first ones."""
-    pairs = []
-    for index, epoch in zip(visits.examples, visits.epochs, strict=True):
-        example = examples[int(index)]
-        pairs.append(_encoded(base, example, visit(example, visits.seed, int(epoch)), text_length))
-    return text_batch(pairs, first.tokens.shape[1], first.suffix_width, base.config.pad_token_id)
 
 
 def joined(splits: Sequence[EncodedSplit], pad: int) -> EncodedSplit:
@@ -218,6 +216,7 @@ def joined(splits: Sequence[EncodedSplit], pad: int) -> EncodedSplit:
         _together(splits),
         np.concatenate([split.smoothing for split in splits]),
         max(split.frames for split in splits),
+        sum(split.cut for split in splits),
         visited if any(split.visited for split in splits) else None,
     )
 
@@ -235,44 +234,6 @@ def _refuse_other_shapes(parts: Sequence[np.ndarray]) -> None:
 def _together(splits: Sequence[EncodedSplit]) -> str:
     told = [(split.fingerprint, hashlib.sha256(split.smoothing.tobytes()).hexdigest()) for split in splits]
     return hashlib.sha256(repr(told).encode()).hexdigest()
-
-
-def encode_texts(
-    base: Base, examples: Iterable[Example], text_length: int, *, every: bool = False
-) -> TextBatch:
-    """Return the texts of all examples in one batch, refusing one that is too long by its id.
-
-    The width is the bucket of the longest.
-
-    Args:
-        every: take the longest of all answers into account, not of the first ones alone.
-    """
-    pairs, width, suffix_width = [], 0, 0
-    for example in examples:
-        trained = [answer for answer in example.answers if answer.strip()] if every else example.answers[:1]
-        if not trained:
-            raise Refusal(f"example {example.id} has an empty answer", "give it an answer, or remove it")
-        encoded = [
-            _encoded(base, example, Text(example.prefix, answer), text_length)
-            for answer in dict.fromkeys(trained)
-        ]
-        pairs.append(encoded[0])
-        for prefix, suffix in encoded:
-            width, suffix_width = max(width, len(prefix) + len(suffix)), max(suffix_width, len(suffix))
-    return text_batch(pairs, bucket(width), bucket(suffix_width), base.config.pad_token_id)
-
-
-def _encoded(base: Base, example: Example, text: Text, text_length: int) -> tuple[list[int], list[int]]:
-    if not text.suffix.strip():
-        raise Refusal(f"example {example.id} has an empty answer", "give it an answer, or remove it")
-    prefix, suffix = base.tokenizer.encode_prefix(text.prefix), base.tokenizer.encode_suffix(text.suffix)
-    if len(prefix) + len(suffix) > text_length:
-        raise Refusal(
-            f"example {example.id} has {len(prefix)} prompt and {len(suffix)} answer tokens, "
-            f"more than the task's text length of {text_length}",
-            "shorten it, remove it, or give the task a larger text_length",
-        )
-    return prefix, suffix
 
 
 def image_features_of(

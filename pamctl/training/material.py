@@ -95,7 +95,9 @@ def with_replay(
     """
     longest, frames = (max(getattr(of, name) for of in buffer.kept) for name in ("text_length", "frames"))
     pixels = not new.split.features_given
-    kept = encode_split(base, buffer.examples(opened), longest, vision_adapted=pixels, frames=frames)
+    kept = encode_split(
+        base, buffer.examples(opened), longest, vision_adapted=pixels, frames=frames, cuts=True
+    )
     kept = replace(kept, smoothing=np.array([of.label_smoothing for of in buffer.kept], np.float32))
     fresh, size, batch = len(new.split), len(kept), replay.batch or new.recipe["batch_size"]
 

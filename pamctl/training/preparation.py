@@ -113,6 +113,8 @@ def prepare(
         slow=(reference or start) if method.decay else {},
     )
     known = (*(note for task in tasks for note in task.notes), *base.notes, *before.notes)
+    if material.split.cut:
+        known += (f"{material.split.cut} examples have a text that is cut at the task's text length",)
     return Prepared(run, tuple(tasks), before, (*known, *_notes(settings, configuration, buffer)))
 
 

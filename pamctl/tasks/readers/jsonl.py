@@ -30,5 +30,6 @@ READER = Reader(
     images=(),
     template="{question}",
     text_length=128,
+    cuts=False,
     options=("file",),
 )

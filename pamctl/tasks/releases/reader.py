@@ -27,6 +27,8 @@ class Reader:
         template: the prompt; names in braces are fields that `read` gives.
         metric: of `pamctl.evaluation.answers`.
         coin_metric: the one with `scoring = "coin"`; None where CoIN has none.
+        text_length: most tokens of prefix, separator and answer together.
+        cuts: whether a longer text is cut, and not refused.
         visit: what is trained on at each visit.
         frames, stride: of a video, how many are seen and how far apart; 1 of a picture.
         sizes: released split -> how many examples it has, for `pamctl tasks check`.
@@ -51,6 +53,7 @@ class Reader:
     metric: str = "exact"
     coin_metric: str | None = None
     text_length: int = 32
+    cuts: bool = True
     visit: Visit = first_answer
     frames: int = 1
     stride: int = 1
