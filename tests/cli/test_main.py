@@ -51,7 +51,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, warm: WarmPamctl) -> Pat
         "pamctl merge first second -o merged",
         "pamctl merge first second -o sparse --method ties --density 0.5 --rank 8",
         "pamctl tasks show tiny-gqa --save picture.png",
-        "pamctl eval merged --task tiny-gqa --limit 2 --results results.jsonl",
+        "pamctl eval merged --task tiny-gqa --limit 2 --results results.jsonl --predictions answers.jsonl",
     ):
         succeeds(warm, line, folder)
     task = '{"image": "picture.png", "question": "what is it ?", "answer": "a square"}\n'
