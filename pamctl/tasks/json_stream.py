@@ -132,8 +132,8 @@ class _Text:
         while True:
             try:
                 value, end = _DECODER.raw_decode(self._held, self._at)
-            except (json.JSONDecodeError, RecursionError) as fault:
-                if self._ended or isinstance(fault, RecursionError):
+            except (ValueError, RecursionError) as fault:
+                if self._ended or not isinstance(fault, json.JSONDecodeError):
                     raise self._not_json(fault) from fault
             else:
                 # What touches the end may go on in the next block, as a number does.
@@ -151,8 +151,10 @@ class _Text:
         return Refusal(f"{self._path} line {self.line} is not JSON: {what}", "download the file once more")
 
     def _not_json(self, fault: Exception) -> Refusal:
-        if not isinstance(fault, json.JSONDecodeError):
+        if isinstance(fault, RecursionError):
             return self.fault("it is nested too deeply")
+        if not isinstance(fault, json.JSONDecodeError):
+            return self.fault("a number has too many digits")
         line = self.line + self._held.count("\n", self._at, fault.pos)
         cut = fault.pos >= len(self._held.rstrip()) or fault.msg.startswith("Unterminated string")
         what = "it is cut off" if cut else fault.msg

@@ -67,6 +67,7 @@ def test_elements_of_a_member_tell_their_lines(tmp_path: Path, newline: str, mar
         ("{3: []}", "line 1 is not JSON: a name in quotes is missing"),
         (b'{"data": ["\xff"]}', "is not UTF-8 near line 1"),
         ('{"data": [' + "[" * 100_000, "line 1 is not JSON: it is nested too deeply"),
+        ('{"data": [' + "1" * 5000 + "]}", "line 1 is not JSON: a number has too many digits"),
     ],
 )
 def test_what_is_wrong_is_told_with_file_and_line(tmp_path: Path, text: str | bytes, fault: str) -> None:

@@ -69,13 +69,14 @@ def test_a_number_is_answered_by_its_range(folder: Path, number: object, answer:
     assert [len(task.split(split)) for split in ("train", "test")] == [8, 8]
 
 
-def test_what_is_no_number_is_at_fault_where_numbers_are_asked_for(folder: Path) -> None:
-    edit_json(folder / ANSWERS, lambda content: content["answers"][10].update(answer="many"))
+@pytest.mark.parametrize("answer", ["many", "-1", "9" * 19])
+def test_what_is_no_number_is_at_fault_where_numbers_are_asked_for(folder: Path, answer: str) -> None:
+    edit_json(folder / ANSWERS, lambda content: content["answers"][10].update(answer=answer))
     assert faults(folder, "val") == []
     with_toml(folder, 'reader = "rsvqa"\nnumeric = true\n')
     (told,) = faults(folder, "val")
     assert told.startswith(f"{QUESTIONS} line ")
-    assert told.endswith(" (10) asks how many, and is answered 'many'")
+    assert told.endswith(f" (10) asks how many, and is answered {answer!r}")
 
 
 def test_numeric_is_true_or_false_and_changes_what_is_told_of_the_task(folder: Path) -> None:

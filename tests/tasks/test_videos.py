@@ -123,6 +123,9 @@ def test_a_folder_without_frames_or_with_a_broken_one_is_named(tmp_path: Path) -
         file.unlink()
     with pytest.raises(Refusal, match=r"line 3 \(2\): video .*v holds no frames"):
         source.read(0, 1, 3)
+    (tmp_path / "v").rmdir()
+    with pytest.raises(Refusal, match=r"line 3 \(2\): video .*v cannot be read: No such file"):
+        source.count()
 
 
 @pytest.mark.parametrize(
@@ -139,6 +142,15 @@ def test_an_array_that_is_no_video_is_named(tmp_path: Path, frames: np.ndarray, 
     np.save(tmp_path / "v.npy", frames, allow_pickle=True)
     with pytest.raises(Refusal, match=rf"line 3 \(2\): video .*v\.npy {fault}"):
         FrameArray(tmp_path / "v.npy", WHERE).read(0, 1, 2)
+
+
+@pytest.mark.parametrize("shape", ["(1" + "0" * 29 + ", 4, 4, 3)", "(-1, 4, 4, 3)", "(" * 400])
+def test_an_array_whose_header_is_nonsense_is_named(tmp_path: Path, shape: str) -> None:
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\0" * 96
+    (tmp_path / "v.npy").write_bytes(content)
+    with pytest.raises(Refusal, match=r"v\.npy cannot be read: "):
+        FrameArray(tmp_path / "v.npy", WHERE).count()
 
 
 def test_an_array_that_is_cut_off_or_another_file_is_named(tmp_path: Path) -> None:
@@ -217,6 +229,8 @@ def test_the_first_place_and_what_is_fastest_to_read_win(tmp_path: Path) -> None
     assert videos.find(["none", "a"], WHERE) == VideoFile(second / "a.MP4", "")
     assert videos.find(["d"], WHERE) is None
     assert Videos([second]).find(["b"], WHERE) == FrameArray(second / "b.npy", "")
+    with pytest.raises(UsageRefusal, match="third cannot be read: No such file"):
+        Videos([second, tmp_path / "third"]).find(["b"], WHERE)
     (tmp_path / "videos.zip").write_bytes(b"")
     with pytest.raises(UsageRefusal, match=r"videos\.zip is no folder"):
         Videos([tmp_path / "videos.zip"]).find(["a"], WHERE)

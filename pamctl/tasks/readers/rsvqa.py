@@ -16,6 +16,7 @@ COUNT = "count"
 RANGES = ((0, "0"), (10, "between 1 and 10"), (100, "between 11 and 100"), (1000, "between 101 and 1000"))
 """The largest number of each range, and the answer that stands for it."""
 ABOVE = "more than 1000"
+MOST_DIGITS = 18
 
 
 def read(release: Release, split: str, numeric: bool = False) -> Iterator[Example | Refusal]:
@@ -61,7 +62,7 @@ def _read_answers(file: Path, answers: dict[str, str]) -> Iterator[Refusal]:
 
 def range_of(record: Record, number: str) -> str:
     """The answer that stands for a number, 0 or more, of a record."""
-    if not number.isdecimal():
+    if not number.isdecimal() or len(number) > MOST_DIGITS:
         raise record.fault(f"asks how many, and is answered {number!r}")
     return next((text for most, text in RANGES if int(number) <= most), ABOVE)
 

@@ -22,7 +22,8 @@ def right_option(record: Record, options: Sequence[str], index: str) -> str:
     Raises:
         Refusal: there is no such option.
     """
+    by_place = {str(place): option for place, option in enumerate(options)}
     place = record.name(index)
-    if not (place.isdecimal() and int(place) < len(options)):
+    if place not in by_place:
         raise record.fault(f"has {place} as `{index}`, and {len(options)} options counted from 0")
-    return options[int(place)]
+    return by_place[place]

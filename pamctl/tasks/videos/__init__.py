@@ -25,7 +25,7 @@ class Videos:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
-        self._found: dict[str, Path] | None = None
+        self._listing: dict[str, Path] | None = None
 
     def find(self, names: Sequence[str], where: str) -> FrameSource | None:
         """The video of the first of some names, none of which has an ending; None where no folder has it.
@@ -36,11 +36,11 @@ class Videos:
         Raises:
             UsageRefusal: a place is no folder.
         """
-        if self._found is None:
-            self._found = {}
-            for path in self._paths:
-                self._found = _listed(path) | self._found
-        found = next((self._found[name] for name in names if name in self._found), None)
+        if self._listing is None:
+            self._listing = {
+                name: path for place in reversed(self._paths) for name, path in _listed(place).items()
+            }
+        found = next((self._listing[name] for name in names if name in self._listing), None)
         return None if found is None else _opened(found, where)
 
     def __str__(self) -> str:
@@ -49,15 +49,19 @@ class Videos:
 
 def _listed(folder: Path) -> dict[str, Path]:
     """The videos in a folder by name: of one that is there twice, what is fastest to read."""
-    if not folder.is_dir():
+    try:
+        with os.scandir(folder) as opened:
+            entries = list(opened)
+    except NotADirectoryError as fault:
         raise UsageRefusal(
             f"{folder} is no folder, and videos are read from folders", "unpack it, and name what comes of it"
-        )
-    found: dict[str, Path] = {}
-    for fits in (_is_file, _is_folder, _is_array):
-        with os.scandir(folder) as entries:
-            found |= {Path(entry.name).stem: Path(entry.path) for entry in entries if fits(entry)}
-    return found
+        ) from fault
+    except OSError as fault:
+        raise UsageRefusal(
+            f"{folder} cannot be read: {fault.strerror}", "name a folder that holds videos"
+        ) from fault
+    kinds = (_is_file, _is_folder, _is_array)
+    return {Path(entry.name).stem: Path(entry.path) for fits in kinds for entry in entries if fits(entry)}
 
 
 def _opened(path: Path, where: str) -> FrameSource:

@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from pamctl.refusal import Refusal
+
+DAMAGED = (OSError, ValueError, EOFError, OverflowError, SyntaxError, TokenError)
+"""What numpy raises where a file is not what its header says, or the header is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +34,9 @@ class FrameArray:
 
     def _mapped(self) -> NDArray[np.uint8]:
         try:
-            found = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as fault:
+            with np.errstate(over="ignore"):
+                found = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        except DAMAGED as fault:
             raise self._fault(f"cannot be read: {fault}") from fault
         if not isinstance(found, np.ndarray):
             raise self._fault("is a zip archive of arrays, not one array")

@@ -36,7 +36,13 @@ class FrameFolder:
         return [image for name in chosen for image in Picture(folder, name, self.where)()]
 
     def _names(self) -> list[str]:
-        names = [name for name in os.listdir(self.path) if name.lower().endswith(ENDINGS)]
+        try:
+            names = [name for name in os.listdir(self.path) if name.lower().endswith(ENDINGS)]
+        except OSError as fault:
+            raise Refusal(
+                f"{self.where}: video {self.path} cannot be read: {fault.strerror}",
+                "put its frames there, or remove the example",
+            ) from fault
         if not names:
             raise Refusal(
                 f"{self.where}: video {self.path} holds no frames",
