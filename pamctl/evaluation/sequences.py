@@ -80,7 +80,8 @@ def states_of(results: Iterable[Result], notes: list[str]) -> list[State]:
         if before and before.score != result.score:
             notes.append(
                 f"{result.task} has two scores for one {result.stage} adapter: {before.score:.2f} "
-                f"(n = {before.n}) and {result.score:.2f} (n = {result.n}); the larger n counts"
+                f"(n = {before.n}) and {result.score:.2f} (n = {result.n}); the larger n counts, "
+                "and the later of two that are equal"
             )
         if not before or result.n >= before.n:
             state.cells[result.task] = result

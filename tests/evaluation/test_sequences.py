@@ -1,5 +1,7 @@
 """Which results become one matrix: by lineage where fingerprints tell it, else by labels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -247,6 +249,10 @@ def test_scores_that_do_not_compare_are_noted() -> None:
         assert any("not scored on the same examples" in note for note in notes)
         assert any("two scores" in note for note in notes)
     assert matrices_of([few, few])[1] == []
+    again = replace(few, score=20.0)
+    for results, counts in (([few, again], 20.0), ([again, few], 10.0)):
+        [matrix], notes = matrices_of(results)
+        assert (matrix.after.tolist(), len(notes)) == ([[counts]], 1)
 
 
 def test_one_adapter_under_the_names_of_several_methods_makes_no_sequence_of_its_own() -> None:
