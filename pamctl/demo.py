@@ -16,7 +16,7 @@ from pamctl.sequences.folder import REPORT, record_in, refuse_changes, write_rec
 from pamctl.sequences.grid import Unit, cells_of, units_of
 from pamctl.sequences.progress import WorkDone
 from pamctl.sequences.sequence_file import sequence_of
-from pamctl.sequences.steps import RESULTS, Train
+from pamctl.sequences.steps import Train
 from pamctl.sequences.worker import Worker
 from pamctl.tasks.embedded import ORDERS, embedded_tasks
 from pamctl.training.checkpoints import differences
@@ -91,7 +91,7 @@ def run_demo(
         worker = Worker(out, model, chosen, stop, WorkDone(units, chosen, on_work).add, report, warn)
         for unit in units:
             worker.do(unit)
-    written = write_report([out / RESULTS], out / REPORT, force=True)
+    written = write_report([out], out / REPORT, force=True)
     return Demo(out, written, _differ_percent(out, units))
 
 

@@ -96,7 +96,7 @@ def run(
 
 
 def _run(sequence: str, output: Path, *, as_json: bool, **how: Any) -> None:
-    from pamctl.cli.output import Progress, print_json, print_result, print_table, say, warn
+    from pamctl.cli.output import Progress, print_json, print_result, say, warn
     from pamctl.compile_cache import keep_compiled_programs
     from pamctl.refusal import Refusal
     from pamctl.sequences.run import run_sequence
@@ -115,19 +115,11 @@ def _run(sequence: str, output: Path, *, as_json: bool, **how: Any) -> None:
             sequence, output, on_work=on_work, report=say, on_failure=on_failure, warn=warn, **how
         )
     if ran.report is not None:
-        from rich.table import Table
-
-        from pamctl.evaluation.tables import summary_table
+        from pamctl.cli.report_tables import print_report
 
         for note in ran.report.notes:
             warn(note)
-        for comparison in ran.report.comparisons:
-            header, rows = summary_table(comparison)
-            title = ", ".join(comparison.tasks)
-            table = Table(*header, title=title, title_justify="left", box=None, pad_edge=False)
-            for row in rows:
-                table.add_row(*row)
-            print_table(table)
+        print_report(ran.report)
     if as_json:
         print_json("run", _record(ran))
     if ran.failures:

@@ -25,6 +25,7 @@ from pamctl.evaluation.results import Result
 from pamctl.evaluation.summary import Comparison, Paired, comparisons_of, in_order_of_methods
 from pamctl.evaluation.task_pictures import TaskPictures
 from pamctl.refusal import Refusal, UsageRefusal
+from pamctl.tasks import Task
 from pamctl.whole_output import refuse_existing, whole_folder
 
 SCHEMA = "pamctl.metrics/1"
@@ -154,7 +155,7 @@ def write_report(
     against: str | None = None,
     fwt: str = FWT,
     baseline: Sequence[Path] = (),
-    tasks: Sequence[str | Path] = (),
+    tasks: Sequence[str | Path | Task] = (),
     force: bool = False,
 ) -> Report:
     """Compare results and write the report into a new folder, complete or not at all.
@@ -162,7 +163,7 @@ def write_report(
     Other arguments and errors as for `report_of`.
 
     Args:
-        tasks: where the pictures of examples are; those of embedded tasks are known.
+        tasks: those whose examples' pictures are shown, opened or where they are, beside the embedded ones.
     """
     refuse_existing(folder, force=force, known=_FILES.fullmatch)
     pictures = TaskPictures(tasks, split)

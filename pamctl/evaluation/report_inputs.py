@@ -60,7 +60,9 @@ def read_inputs(paths: Sequence[Path]) -> Inputs:
         for file, place in _files(path):
             if (real := file.resolve()) not in seen:
                 seen.add(real)
-                found.add(_read(file, place))
+                found.add(told := _read(file, place))
+                if file == path and told.is_empty:
+                    raise Refusal(f"{path} holds no results", "write some with pamctl eval --results")
     if not found.results:
         named = ", ".join(map(str, paths))
         raise Refusal(f"no results are in {named}", "name a file that pamctl eval --results or run wrote")
@@ -97,8 +99,6 @@ def _read(path: Path, place: Place | None) -> Inputs:
             except ValueError as fault:
                 raise Refusal(f"{path} line {line.number}: {fault}", WAY_ON) from fault
     found.curves += _curves(path, events, place)
-    if found.is_empty and not events:
-        raise Refusal(f"{path} holds no results", "write some with pamctl eval --results")
     if path.name == _DIAGNOSTICS or found.diagnoses:
         found.results.clear()
     return found

@@ -15,15 +15,16 @@ class TaskPictures:
     """Gives the picture of an example, or the first frame of a video.
 
     Args:
-        references: tasks beside the embedded ones; each is known by its own name.
+        tasks: beside the embedded ones, opened or where they are; each is known by its own name.
         split: whose examples are asked for.
 
     Raises:
         Refusal: a task cannot be opened.
     """
 
-    def __init__(self, references: Sequence[str | Path] = (), split: str = TEST) -> None:
-        self._named = {task.name: task for task in map(open_task, references)}
+    def __init__(self, tasks: Sequence[str | Path | Task] = (), split: str = TEST) -> None:
+        opened = [task if isinstance(task, Task) else open_task(task) for task in tasks]
+        self._named = {task.name: task for task in opened}
         self._split = split
         self._examples: dict[str, dict[str, Example]] = {}
 

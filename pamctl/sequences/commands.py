@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pamctl.sequences.grid import Unit
 from pamctl.sequences.keys import flags
-from pamctl.sequences.steps import RESULTS, Merge, Prune, Score, Step, Train
+from pamctl.sequences.steps import Merge, Prune, Score, Step, Train
 from pamctl.training.configuration import Settings
 from pamctl.training.methods import Merging
 
@@ -80,7 +80,7 @@ def script(name: str, place: str, units: Sequence[Unit], commands: Commands) -> 
         lines.append(f"# {unit.name}")
         lines += [command for step in unit.steps if (command := commands.of(step))]
         lines.append("")
-    lines.append(f"pamctl report {RESULTS} -o report --force")
+    lines.append("pamctl report . -o report --force")
     return "\n".join(lines) + "\n"
 
 

@@ -20,6 +20,7 @@ from pamctl.sequences.setup import Setup
 from pamctl.sequences.steps import RESULTS
 from pamctl.sequences.task_places import located
 from pamctl.sequences.worker import Worker
+from pamctl.tasks import Task
 from pamctl.training.stop_request import StopRequest
 
 Only = Mapping[str, Sequence[str]]
@@ -126,9 +127,7 @@ def run_sequence(
         else:
             processes = Processes(grid.setup, jobs, stop, done.add, report, warn, on_failure)
             failures = processes.work_through(grid.units)
-    results = grid.setup.out / RESULTS
-    written = write_report([results], grid.setup.out / REPORT, force=True) if results.exists() else None
-    return Ran(grid.setup.out, grid.cells, failures, written)
+    return Ran(grid.setup.out, grid.cells, failures, _report(grid.setup.out, list(tasks.values())))
 
 
 def script_of(
@@ -168,6 +167,13 @@ def emit_jobs(
     again += [word for flag, value in given.items() if value for word in (flag, _absolute(str(value)))]
     again += [f"--only={key}={','.join(values)}" for key, values in (only or {}).items()]
     return write_jobs(grid.setup.out, grid.units, _commands(grid), cluster, again)
+
+
+def _report(out: Path, tasks: Sequence[Task]) -> Report | None:
+    """The report of all that the folder holds, written into it; None where nothing was scored."""
+    if not (out / RESULTS).exists():
+        return None
+    return write_report([out], out / REPORT, tasks=tasks, force=True)
 
 
 def _commands(grid: Grid) -> Commands:

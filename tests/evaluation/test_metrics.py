@@ -11,6 +11,8 @@ from pamctl.evaluation.metrics import (
     backward_transfer,
     final_accuracy,
     forgetting,
+    forgetting_from_best,
+    forward_transfers,
     identity_gap,
     metrics_of,
 )
@@ -30,6 +32,43 @@ def test_three_tasks_by_hand() -> None:
         "A_m": pytest.approx(220 / 3),
     }
     assert forgetting(AFTER) == [10.0, 12.5]  # 60 - 50; ((60 - 40) + (70 - 65)) / 2
+
+
+def test_each_variant_of_forward_transfer_by_hand() -> None:
+    assert forward_transfers(AFTER, ZERO_SHOT) == {
+        "lopez-paz": 11.0,  # ((10 - 7) + (30 - 11)) / 2
+        "paper": 1.5,  # (10 - 7) / 2: without task 3, and still divided by T - 1
+        "all-unseen": 12.5,  # (((10 - 7) + (20 - 11)) / 2 + (30 - 11)) / 2
+    }
+
+
+def test_variants_need_different_cells() -> None:
+    def known(row: int, column: int) -> list[str]:
+        after = AFTER.copy()
+        after[row, column] = np.nan
+        return [name for name, value in forward_transfers(after, ZERO_SHOT).items() if value is not None]
+
+    assert known(0, 1) == []
+    assert known(0, 2) == ["lopez-paz", "paper"]
+    assert known(1, 2) == ["paper"]
+    assert known(2, 0) == ["lopez-paz", "paper", "all-unseen"]
+
+
+def test_two_tasks_are_too_few_for_the_papers_forward_transfer() -> None:
+    after, zero_shot = np.array([[60.0, 10.0], [50.0, 70.0]]), np.array([5.0, 7.0])
+    assert forward_transfers(after, zero_shot) == {"lopez-paz": 3.0, "paper": 0.0, "all-unseen": 3.0}
+    one = forward_transfers(after[:1, :1], zero_shot[:1])
+    assert one == {"lopez-paz": None, "paper": None, "all-unseen": None}
+
+
+def test_forgetting_from_the_best_state_counts_what_was_won_in_between() -> None:
+    after = np.array([[60.0, 0.0, 0.0], [75.0, 70.0, 0.0], [40.0, 65.0, 90.0]])
+    assert forgetting(after) == [-15.0, 12.5]  # 60 - 75; ((60 - 40) + (70 - 65)) / 2
+    assert forgetting_from_best(after) == [-15.0, 20.0]  # 60 - 75; ((75 - 40) + (70 - 65)) / 2
+    after[0, 1] = np.nan  # before it was learned
+    assert forgetting_from_best(after) == [-15.0, 20.0]
+    after[1, 0] = np.nan
+    assert forgetting_from_best(after) == [None, None]
 
 
 def test_a_single_task_has_no_transfer() -> None:

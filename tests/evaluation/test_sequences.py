@@ -225,6 +225,40 @@ def test_missing_cells_come_with_the_command_that_fills_them() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("fwt", "first", "second"),
+    [
+        ("lopez-paz", "--task b", "--task c"),
+        ("paper", "--task b", None),
+        ("all-unseen", "--task b --task c", "--task c"),
+    ],
+)
+def test_each_variant_of_fwt_misses_the_cells_that_it_needs(fwt: str, first: str, second: str | None) -> None:
+    results = [
+        *scored("base", "", dict.fromkeys(TASKS, 1.0)),
+        *scored("trained", "a", {"a": 60.0}, adapter="t1", method="x"),
+        *scored("trained", "ab", {"a": 60.0, "b": 60.0}, adapter="t2", method="x"),
+        *scored("trained", "abc", dict.fromkeys(TASKS, 60.0), adapter="t3", method="x"),
+    ]
+    [matrix], _ = matrices_of(results, fwt)
+    told = [(missing.fingerprint, missing.command()) for missing in matrix.missing]
+    expected = [("t1", first), *([("t2", second)] if second else [])]
+    assert [fingerprint for fingerprint, _ in told] == [fingerprint for fingerprint, _ in expected]
+    for (_, command), (_, tasks) in zip(told, expected, strict=True):
+        assert command.startswith(f"pamctl eval ADAPTER {tasks} --results")
+    cells = scored("trained", "a", {"b": 20.0, "c": 20.0}, adapter="t1", method="x")
+    cells += scored("trained", "ab", {"c": 20.0}, adapter="t2", method="x")
+    needed = [
+        cell
+        for cell in cells
+        if (cell.adapter, cell.task)
+        in {(missing.fingerprint, task) for missing in matrix.missing for task in missing.tasks}
+    ]
+    [filled], _ = matrices_of([*results, *needed], fwt)
+    assert filled.missing == ()
+    assert filled.forward_transfers[fwt] is not None
+
+
 def test_a_state_that_was_never_evaluated_is_missing_whole() -> None:
     [matrix], _ = matrices_of(scored("merged", "ab", {"a": 50.0, "b": 70.0}, method="x"))
     assert np.isnan(matrix.after[0]).all()

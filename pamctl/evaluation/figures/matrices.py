@@ -76,7 +76,8 @@ class Layout:
     def strip(self) -> tuple[float, float]:
         """Width and height of a system's matrices with their titles."""
         height = self.block[1] + TITLE + (0 if self.small else self.below)
-        return self.beside + self.orders * self.step, height
+        width = self.orders * self.step
+        return self.beside + (max(width, self.title + GAP) if self.small else width), height
 
     @property
     def step(self) -> float:
@@ -132,7 +133,8 @@ def matrices(comparison: Comparison) -> "Figure":
     for row, system in enumerate(systems):
         for column, order in enumerate(orders):
             if found := comparison.of(system, order):
-                _draw(axes, layout, numbers, found[0], order, (row, column))
+                title = _title(comparison, found[0], small=layout.small)
+                _draw(axes, layout, numbers, found[0], title, (row, column))
     if layout.small:
         _name_orders(axes, layout, orders)
     if layout.numbered:
@@ -158,17 +160,17 @@ def layout_of(comparison: Comparison) -> Layout:
         cell=many if small else few,
         beside=0.36 if small else max(len("after ") + longest, len("zero-shot")) * CHARACTER + 0.05,
         below=longest * CHARACTER * SLANT + 0.1,
-        title=max(len(_title(matrix, comparison.order_of(matrix))) for matrix in comparison.matrices)
-        * LETTER,
+        title=max(len(_title(comparison, matrix, small=small)) for matrix in comparison.matrices) * LETTER,
         across=1,
     )
     across = max(1, int((WIDEST - BAR - one.left) / (one.strip[0] + GAP))) if small else 1
     return replace(one, across=min(across, systems))
 
 
-def _title(matrix: AccuracyMatrix, order: str) -> str:
-    seed = "" if matrix.seed is None else f", seed {matrix.seed}"
-    return f"{short(matrix.system)}, {short(order, 14)}{seed}"
+def _title(comparison: Comparison, matrix: AccuracyMatrix, *, small: bool) -> str:
+    """What stands above a matrix, or above all of a system where columns name the orders."""
+    order = "" if small else f", {short(comparison.order_of(matrix), 14)}"
+    return f"{short(matrix.system)}{order}" + ("" if matrix.seed is None else f", seed {matrix.seed}")
 
 
 def _draw(
@@ -176,7 +178,7 @@ def _draw(
     layout: Layout,
     numbers: "Numbers",
     matrix: AccuracyMatrix,
-    order: str,
+    title: str,
     at: tuple[int, int],
 ) -> None:
     cells = np.vstack([matrix.zero_shot, matrix.after])
@@ -192,11 +194,8 @@ def _draw(
     axes.plot([left, left + width], [top + cell] * 2, color="white", linewidth=1.5)
     for (t, i), score in np.ndenumerate(cells):
         numbers.add(left + (i + 0.5) * cell, top + (t + 0.5) * cell, float(score))
-    if not layout.small:
-        axes.text(left, top - 0.06, _title(matrix, order), fontsize=9, va="bottom")
-    elif at[1] == 0:
-        seed = "" if matrix.seed is None else f", seed {matrix.seed}"
-        axes.text(left, top - 0.05, f"{short(matrix.system)}{seed}", fontsize=8, va="bottom")
+    if not layout.small or at[1] == 0:
+        axes.text(left, top - 0.06, title, fontsize=8 if layout.small else 9, va="bottom")
     if not layout.small or at[1] == 0:
         _name_rows(axes, layout, matrix, left, top)
     if not layout.small or layout.is_lowest(at[0]):
