@@ -6,12 +6,11 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from pamctl.evaluation.page.charts.balance import Box, Place, placed_names
 from pamctl.evaluation.page.charts.look import COLOURS, DASHES, MARKS, dashes, mark
+from pamctl.evaluation.page.charts.nearby import Box, Mark, placed_names
 from pamctl.evaluation.page.charts.plot import Frame, spread_out
 from pamctl.evaluation.page.charts.scale import Scale, bounds, shown, ticks
 from pamctl.evaluation.page.charts.text import fitted, width_of
-from pamctl.evaluation.summary import Spread
 
 
 @pytest.mark.parametrize(
@@ -82,19 +81,23 @@ def test_text_is_cut_to_its_room() -> None:
 
 
 def test_names_of_marks_in_a_heap_cover_nothing() -> None:
-    nothing = Spread(0, 0, 1)
-    places = [
-        Place(f"method-{number}", number, nothing, nothing, 150 + number % 3 * 4, 150 + number)
-        for number in range(12)
-    ]
-    frame = Frame(580, 380)
-    boxes = [name.box for name in placed_names(places, frame, [])]
-    marks = [Box(at.x - 4, at.y - 4, at.x + 4, at.y + 4) for at in places]
+    marks = [Mark(150 + number % 3 * 4, 150 + number, f"method-{number}") for number in range(12)]
+    names = placed_names(marks, Frame(580, 380))
+    boxes = [name.box for name in names]
+    assert [name.mark for name in names] == marks
     for one, other in itertools.combinations(boxes, 2):
         assert not one.meets(other)
-    for box, other in itertools.product(boxes, marks):
-        assert not box.meets(other)
-    assert all(box.left >= 0 and box.right <= 580 for box in boxes)
+    for box, at in itertools.product(boxes, marks):
+        assert not box.meets(Box(at.x - 4, at.y - 4, at.x + 4, at.y + 4))
+    assert all(box.within(Box(0, 0, 580, 380)) for box in boxes)
+    assert any(name.far for name in names)
+
+
+def test_a_lone_name_stands_right_of_its_mark() -> None:
+    [name] = placed_names([Mark(100, 100, "pam")], Frame(580, 380))
+    assert (name.box.left, name.far) == (108, False)
+    [name] = placed_names([Mark(560, 100, "pam")], Frame(580, 380))
+    assert name.box.right == 552
 
 
 def test_series_differ_without_colour() -> None:

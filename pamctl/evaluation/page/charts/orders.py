@@ -1,6 +1,7 @@
 """ACC of every system in each order of the tasks (the paper's Figure 1, right)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from pamctl.evaluation.page.charts.forgetting import told
 from pamctl.evaluation.page.charts.look import colour, mark, point
@@ -15,7 +16,7 @@ from pamctl.evaluation.tables import order_table
 
 LEGEND = 17.0
 """Pixels of a line of the legend."""
-Spreads = dict[tuple[str, str], Spread]
+ZERO_SHOT = "zero-shot"
 
 
 def orders_figure(comparison: Comparison, id: str) -> Iterator[Section]:
@@ -28,143 +29,113 @@ def orders_figure(comparison: Comparison, id: str) -> Iterator[Section]:
     }
     if not spreads:
         return
-    zero_shot = mean_zero_shot(comparison)
-    caption = _caption(comparison, spreads, zero_shot)
-    drawn = [
-        _chart(comparison, spreads, zero_shot, caption, width, kind)
-        for width, kind in ((WIDE, "wide"), (NARROW, "narrow"))
-    ]
+    chart = Chart(comparison.systems, comparison.orders, spreads, _zero_shot(comparison))
+    caption = _caption(chart, comparison.sequential)
+    drawn = [chart.drawn(caption, width, kind) for width, kind in ((WIDE, "wide"), (NARROW, "narrow"))]
     yield figure_section(id, "Accuracy by order", caption, joined(*drawn), *order_table(comparison))
 
 
-def mean_zero_shot(comparison: Comparison) -> float | None:
-    """The base's mean score over the tasks; None if one is not known."""
-    scores = [score for score in comparison.zero_shot().values() if score is not None]
-    return sum(scores) / len(scores) if len(scores) == len(comparison.tasks) else None
+@dataclass(frozen=True)
+class Chart:
+    """What is drawn: ACC by system and order, and of the base."""
+
+    systems: Sequence[str]
+    orders: Sequence[str]
+    spreads: Mapping[tuple[str, str], Spread]
+    zero_shot: float | None
+
+    @property
+    def row(self) -> float:
+        """Pixels of a system's row."""
+        return max(22.0, 8.0 * len(self.orders) + 8)
+
+    def drawn(self, caption: str, width: float, kind: str) -> Html:
+        """The figure, `width` pixels wide."""
+        legend, lines = _legend(self.orders, width, zero_shot=self.zero_shot is not None)
+        top = 8 + LEGEND * lines
+        left = min(width * 0.36, 14 + max(map(width_of, self.systems)))
+        frame = Frame(width, top + self.row * len(self.systems) + 38, left=left, top=top)
+        x = frame.across(*self._bounds())
+        named = {value: shown(value) for value in ticks(x.low, x.high, 6 if width < WIDE else 10)}
+        middles = [top + self.row * (place + 0.5) for place in range(len(self.systems))]
+        stripes = [self._stripe(frame, middle) for middle in middles[1::2]]
+        axis = axis_across(frame, x, named, "ACC (%)")
+        rows = [self._row(*pair, frame, x) for pair in zip(self.systems, middles, strict=True)]
+        return drawing(frame, caption, stripes, axis, self._base(frame, x), rows, legend, kind=kind)
+
+    def _bounds(self) -> tuple[float, float]:
+        reach = [each.mean + sign * each.std for each in self.spreads.values() for sign in (-1, 1)]
+        return bounds(reach, *([] if self.zero_shot is None else [self.zero_shot]))
+
+    def _stripe(self, frame: Frame, middle: float) -> Html:
+        top, width, height = (number(length) for length in (middle - self.row / 2, frame.width, self.row))
+        return element("rect", x=0, y=top, width=width, height=height, class_="stripe")
+
+    def _base(self, frame: Frame, x: Scale) -> Html | None:
+        if self.zero_shot is None:
+            return None
+        way = f"M{number(x(self.zero_shot))} {number(frame.top)}V{number(frame.height - frame.bottom)}"
+        return element("path", d=way, class_="reference")
+
+    def _row(self, system: str, middle: float, frame: Frame, x: Scale) -> Html:
+        place = {"x": number(frame.left - 8), "y": number(middle + 4)}
+        text = fitted(system, frame.left - 12)
+        name = element("text", text, **place, text_anchor="end", class_="label")
+        gap, first = (self.row - 8) / len(self.orders), (len(self.orders) - 1) / 2
+        marks = [
+            self._mark(system, index, x, middle + (index - first) * gap) for index in range(len(self.orders))
+        ]
+        return joined(name, marks)
+
+    def _mark(self, system: str, index: int, x: Scale, y: float) -> Html | None:
+        spread = self.spreads.get((system, self.orders[index]))
+        if spread is None:
+            return None
+        way = f"M{number(x(spread.mean - spread.std))} {number(y)}H{number(x(spread.mean + spread.std))}"
+        whisker = element("path", d=way, class_=f"whisker {colour(index)}") if spread.n > 1 else None
+        text = f"{system}, {self.orders[index]}: ACC {told(spread)} % (n = {spread.n})"
+        return joined(whisker, point(x(spread.mean), y, index, text))
 
 
-def _chart(
-    comparison: Comparison,
-    spreads: Spreads,
-    zero_shot: float | None,
-    caption: str,
-    width: float,
-    kind: str,
-) -> Html:
-    systems, orders = comparison.systems, comparison.orders
-    entries = [*orders, *(["zero-shot"] if zero_shot is not None else [])]
-    legend, lines = _legend(entries, width)
-    row = max(22.0, 8.0 * len(orders) + 8)
-    left = min(width * 0.36, 14 + max(map(width_of, systems)))
-    top = 8 + LEGEND * lines
-    frame = Frame(width, top + row * len(systems) + 38, left=left, top=top)
-    reach = [
-        value for spread in spreads.values() for value in (spread.mean - spread.std, spread.mean + spread.std)
-    ]
-    low, high = bounds(reach, *([] if zero_shot is None else [zero_shot]))
-    x = frame.across(low, high)
-    named = {value: shown(value) for value in ticks(low, high, 6 if width < WIDE else 10)}
-    middles = [top + row * (place + 0.5) for place in range(len(systems))]
-    stripes = [_stripe(frame, middle, row) for middle in middles[1::2]]
-    rows = [
-        _row(system, orders, spreads, x, middle, row, frame)
-        for system, middle in zip(systems, middles, strict=True)
-    ]
-    return drawing(
-        frame,
-        caption,
-        stripes,
-        axis_across(frame, x, named, "ACC (%)"),
-        _zero_line(frame, x, zero_shot),
-        rows,
-        legend,
-        kind=kind,
-    )
-
-
-def _row(
-    system: str,
-    orders: Sequence[str],
-    spreads: Spreads,
-    x: Scale,
-    middle: float,
-    height: float,
-    frame: Frame,
-) -> Html:
-    name = element(
-        "text",
-        fitted(system, frame.left - 12),
-        x=number(frame.left - 8),
-        y=number(middle + 4),
-        text_anchor="end",
-        class_="label",
-    )
-    gap = (height - 8) / len(orders)
-    marks = [
-        _mark(system, order, index, spread, x, middle + (index - (len(orders) - 1) / 2) * gap)
-        for index, order in enumerate(orders)
-        if (spread := spreads.get((system, order))) is not None
-    ]
-    return joined(name, marks)
-
-
-def _stripe(frame: Frame, middle: float, height: float) -> Html:
-    top, width = number(middle - height / 2), number(frame.width)
-    return element("rect", x=0, y=top, width=width, height=number(height), class_="stripe")
-
-
-def _mark(system: str, order: str, index: int, spread: Spread, x: Scale, y: float) -> Html:
-    whisker = element(
-        "path",
-        d=f"M{number(x(spread.mean - spread.std))} {number(y)}H{number(x(spread.mean + spread.std))}",
-        class_=f"whisker {colour(index)}",
-    )
-    text = f"{system}, {order}: ACC {told(spread)} % (n = {spread.n})"
-    return joined(whisker if spread.n > 1 else None, point(x(spread.mean), y, index, text))
-
-
-def _zero_line(frame: Frame, x: Scale, zero_shot: float | None) -> Html | None:
-    if zero_shot is None:
-        return None
-    place = number(x(zero_shot))
-    return element(
-        "path", d=f"M{place} {number(frame.top)}V{number(frame.height - frame.bottom)}", class_="reference"
-    )
-
-
-def _legend(entries: Sequence[str], width: float) -> tuple[Html, int]:
+def _legend(orders: Sequence[str], width: float, *, zero_shot: bool) -> tuple[Html, int]:
     """What the marks and the dashed line stand for, and how many lines of text that takes."""
     x, line, parts = 8.0, 0, []
-    for index, entry in enumerate(entries):
+    for index, entry in enumerate([*orders, *([ZERO_SHOT] if zero_shot else [])]):
         text = fitted(entry, width - 40)
         if x > 8 and x + 26 + width_of(text) > width:
             x, line = 8.0, line + 1
         y = 10 + LEGEND * line
-        sample = (
-            element("path", d=f"M{number(x - 4)} {number(y)}h12", class_="reference")
-            if entry == "zero-shot" and index == len(entries) - 1
-            else element("g", mark(x, y, index), class_=colour(index))
-        )
+        if index < len(orders):
+            sample = element("g", mark(x, y, index), class_=colour(index))
+        else:
+            sample = element("path", d=f"M{number(x - 4)} {number(y)}h12", class_="reference")
         parts += [sample, element("text", text, x=number(x + 12), y=number(y + 4), class_="label")]
         x += 30 + width_of(text)
     return joined(*parts), line + 1
 
 
-def _caption(comparison: Comparison, spreads: Spreads, zero_shot: float | None) -> str:
+def _zero_shot(comparison: Comparison) -> float | None:
+    """The base's mean score over the tasks; None if one is not known."""
+    scores = [score for score in comparison.zero_shot().values() if score is not None]
+    return sum(scores) / len(scores) if len(scores) == len(comparison.tasks) else None
+
+
+def _caption(chart: Chart, sequential: Sequence[str]) -> str:
     lead = "Mean score over all tasks after the last one, a mark an order"
-    whiskers = any(spread.n > 1 for spread in spreads.values())
+    whiskers = any(spread.n > 1 for spread in chart.spreads.values())
     lead += ", the whisker one standard deviation over seeds." if whiskers else "."
-    if zero_shot is not None:
-        lead += f" The dashed line is the base without an adapter, {zero_shot:.1f} %."
-    return " ".join([lead, *_widest(comparison, spreads)])
+    if chart.zero_shot is not None:
+        lead += f" The dashed line is the base without an adapter, {chart.zero_shot:.1f} %."
+    return " ".join([lead, *_widest(chart, sequential)])
 
 
-def _widest(comparison: Comparison, spreads: Spreads) -> Iterator[str]:
+def _widest(chart: Chart, sequential: Sequence[str]) -> Iterator[str]:
     """The system that the order matters most to, and least."""
     reach = {}
-    for system in comparison.sequential:
-        means = [spreads[system, order].mean for order in comparison.orders if (system, order) in spreads]
-        if len(means) == len(comparison.orders) > 1:
+    for system in sequential:
+        known = [chart.spreads.get((system, order)) for order in chart.orders]
+        means = [spread.mean for spread in known if spread is not None]
+        if len(means) == len(chart.orders) > 1:
             reach[system] = max(means) - min(means)
     if len(reach) > 1:
         most, least = max(reach, key=reach.__getitem__), min(reach, key=reach.__getitem__)

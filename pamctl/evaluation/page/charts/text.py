@@ -6,7 +6,7 @@ FONT = 11.0
 """Pixels of the letters in a drawing; the style sheet says the same."""
 LINE = 13.0
 """Pixels from one line of labels to the next."""
-_NARROW, _WIDE, _OTHER = frozenset("iljtfrI.,:;'|!()[] "), frozenset("mwMW@%—"), 0.58
+_NARROW, _WIDE, _OTHER = frozenset("iljtfrI.,:;'|!()[] "), frozenset("mwMW@%—="), 0.63
 
 
 def width_of(text: str) -> float:
