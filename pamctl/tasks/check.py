@@ -69,7 +69,9 @@ class TaskCheck:
         yield "sound" if self.ok else f"{len(self.errors) + self.more_errors} errors"
 
     def error(self, message: str) -> None:
-        """Add an error, or count it where many are listed already."""
+        """Add an error that is not told yet, or count it where many are listed already."""
+        if message in self.errors:
+            return
         if len(self.errors) < ERRORS_NAMED:
             self.errors.append(message)
         else:
@@ -139,6 +141,8 @@ class _Checking:
             together = " and ".join(names)
             self._split(together, splits.rows(names[0]))
             self._compare_size(splits, names[0], self.found.splits[together])
+        if left_out := splits.left_out():
+            self.found.warnings.append(f"{left_out} examples are left out, because their image is missing")
         return self._finished()
 
     def jsonl(self, path: Path) -> TaskCheck:

@@ -53,6 +53,7 @@ class ReadSplits(Mapping[str, Sequence[Example]]):
         most: of a split, how many of its examples are kept, drawn by id; those that are not named have all.
         seed: of that draw.
         sizes: of the released splits, where the release tells them.
+        left_out: tells how many examples were passed over so far, because their image is missing.
     """
 
     def __init__(
@@ -62,7 +63,9 @@ class ReadSplits(Mapping[str, Sequence[Example]]):
         most: Mapping[str, int] = MappingProxyType({}),
         seed: int = 0,
         sizes: Mapping[str, int] = MappingProxyType({}),
+        left_out: Callable[[], int] = lambda: 0,
     ) -> None:
+        self.left_out = left_out
         self._rows, self._parts, self._most, self._seed, self._sizes = rows, parts, most, seed, sizes
         self._read: dict[str, list[Example]] = {}
 

@@ -162,6 +162,7 @@ class TaskFile:
             most,
             self.table.get("subsample_seed", 0),
             reader.sizes,
+            lambda: release.skipped,
         )
 
     def _metric(self) -> str:

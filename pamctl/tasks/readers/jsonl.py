@@ -4,20 +4,35 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from pamctl.refusal import Refusal
-from pamctl.tasks.jsonl import WITHOUT_SPLITS, read_rows, task_files
+from pamctl.tasks.jsonl import WITHOUT_SPLITS, Row, read_rows, task_files
 from pamctl.tasks.releases import Reader, Release
 from pamctl.tasks.task import Example
 
+WHOLE = "all"
+"""What the lines of a file that names no splits are."""
+
 
 def read(release: Release, split: str) -> Iterator[Example | Refusal]:
-    """The lines of one split; those that name none are `train` and `test`."""
+    """The lines of one split, or of a file that names none; a line at fault may be of any."""
     picture = release.picture if release.images.named else None
     for file, of in task_files(release.folder / release.options.get("file", ".")):
         for row in read_rows(file, of, picture):
             if isinstance(row, Refusal):
                 yield row
-            elif row.split == split or (row.split is None and split in WITHOUT_SPLITS):
+            elif (row.split or WHOLE) == split:
                 yield replace(row.example, prefix=release.prompt(question=row.example.prefix))
+
+
+def resolved(release: Release) -> Reader:
+    """The reader of files that name splits, or of one that names none, as the first sound line tells."""
+    files = task_files(release.folder / release.options.get("file", "."))
+    picture = release.picture if release.images.named else None
+    rows = (row for file, of in files for row in read_rows(file, of, picture))
+    row = next((row for row in rows if isinstance(row, Row)), None)
+    if row is None or row.split:
+        return READER
+    note = "no line names a split, so it is trained on and tested on the same examples"
+    return replace(READER, released=(WHOLE,), splits=dict.fromkeys(WITHOUT_SPLITS, WHOLE), notes=(note,))
 
 
 READER = Reader(
@@ -32,4 +47,5 @@ READER = Reader(
     text_length=128,
     cuts=False,
     options=("file",),
+    resolved=resolved,
 )
