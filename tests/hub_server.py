@@ -5,12 +5,12 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 LFS_SUFFIXES = (".safetensors", ".bin", ".pt")
 
@@ -134,6 +134,19 @@ def git_hash(content: bytes) -> str:
     return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
 
 
+def _tree(files: Mapping[str, bytes], folder: str) -> list[dict[str, Any]]:
+    """The files and folders directly in a folder, as the Hub lists them."""
+    under = f"{folder}/" if folder else ""
+    inside = [path for path in files if path.startswith(under)]
+    names = {path.removeprefix(under).partition("/")[0] for path in inside if "/" in path.removeprefix(under)}
+    folders = [{"type": "directory", "path": under + name, "oid": "", "size": 0} for name in sorted(names)]
+    return folders + [_entry(path, files[path]) for path in inside if "/" not in path.removeprefix(under)]
+
+
+def _entry(path: str, content: bytes) -> dict[str, Any]:
+    return {"type": "file", "path": path, "size": len(content), "oid": git_hash(content)}
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
@@ -176,6 +189,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._from_store(parts[-1])
         elif parts[0] == "api":
             self._api(parts[1:])
+        elif parts[0] == "datasets" and parts[3] == "resolve":
+            self._resolve("/".join(parts[:3]), parts[4], "/".join(parts[5:]))
         elif len(parts) > 3 and parts[2] == "resolve":
             self._resolve("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         elif parts[2:] == ["info", "lfs", "objects", "batch"]:
@@ -192,6 +207,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._create()
         elif parts == ["validate-yaml"]:
             self._json({"errors": [], "warnings": []})
+        elif parts[0] == "datasets":
+            self._dataset("/".join(parts[:3]), parts[3:])
         elif parts[0] == "models" and len(parts) in (3, 5):
             name = "/".join(parts[1:3])
             repository = self.hub.repositories.get(name)
@@ -209,6 +226,21 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reply(404, b"{}")
         else:
             self._reply(404, b"{}")
+
+    def _dataset(self, name: str, parts: list[str]) -> None:
+        """Answer for a set of data, which is called `datasets/org/name` among the repositories."""
+        repository = self.hub.repositories.get(name)
+        if repository is None:
+            self._error(401, "RepoNotFound", "Invalid username or password.")
+        elif parts[:1] == ["tree"]:
+            commit = repository.find(parts[1])
+            self._json(_tree(repository.commits[commit or ""], "/".join(parts[2:])))
+        elif parts[:1] == ["paths-info"]:
+            said = parse_qs(self.sent.decode()).get("paths", [])
+            files = repository.commits[repository.find(parts[1]) or ""]
+            self._json([_entry(path, files[path]) for path in said if path in files])
+        else:
+            self._information(name.removeprefix("datasets/"), repository, parts[1] if parts else "main")
 
     def _information(self, name: str, repository: Repository, revision: str) -> None:
         commit = repository.find(revision)
