@@ -1,6 +1,7 @@
 """The paper's tables under pamctl's metrics: which diagonal BWT uses, what columns and rows really are."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from pamctl.evaluation.metrics import (
     final_accuracy,
     identity_gap,
 )
+from pamctl.evaluation.report import report_of
+from pamctl.evaluation.results import Result, append_results
+from pamctl.evaluation.tables import summary_table
 
 PAPER = json.loads(
     (Path(__file__).parents[2] / "fixtures" / "paper_tables" / "tables.json").read_text(encoding="utf-8")
@@ -144,3 +148,81 @@ def test_independent_adapters_score_above_the_mean_of_the_references() -> None:
     mean = np.mean([PAPER["paligemma_references"]["scores"][task] for task in coin])
     assert mean == pytest.approx(74.4, abs=0.05)
     assert row_of("1", method="Independent")["ACC"] > mean + 2
+
+
+OURS = {
+    "Fine-tune": "finetune",
+    "LWF": "lwf",
+    "I-LoRA": "ilora",
+    "O-LoRA": "olora",
+    "MoELoRA": "moelora",
+    "MagMax": "magmax",
+    "Average": "average",
+    "PAM": "pam",
+    "TIES": "ties",
+    "TALL": "tall",
+    "TALL+PAM": "tall+pam",
+    "LWF+PAM": "lwf+pam",
+}
+ZERO_SHOT = 20.0
+SPREAD = (1.5**0.5, 0.0, -(1.5**0.5))
+"""Three values with mean 0 and population deviation 1: what an order adds, in deviations."""
+
+
+def sequences_of(table: str, row: Row) -> Iterator[Result]:
+    """Results in three orders, or one without deviations, that have the metrics of a row."""
+    count = TABLES[table]["tasks"]
+    merges = row["method"] not in NEVER_MERGE
+    for number, deviations in enumerate(SPREAD if "ACC_std" in row else SPREAD[1:2]):
+        acc, bwt, fwt, a_t = (
+            row[metric] + deviations * row.get(f"{metric}_std", 0.0)
+            for metric in ("ACC", "BWT", "FWT", "A_t")
+        )
+        tasks = tuple(f"task {(number + i) % count}" for i in range(count))
+        after = np.full((count, count), acc)
+        np.fill_diagonal(after[:-1], acc - bwt)
+        np.fill_diagonal(after[:, 1:], ZERO_SHOT + fwt)
+        place: Any = {"method": OURS[row["method"]], "order": f"order {number + 1}", "seed": 0}
+        for t in range(count):
+            learned = tasks[: t + 1]
+            stage: Any = "merged" if merges else "trained"
+            if merges:
+                yield Result(tasks[t], "trained", learned, "exact", a_t, 1, **place)
+            for task, score in zip(tasks, after[t], strict=True):
+                yield Result(task, stage, learned, "exact", float(score), 1, **place)
+
+
+@pytest.mark.parametrize("table", ["1", "2", "3 extended", "3 video"])
+def test_a_report_of_such_sequences_prints_the_papers_rows(table: str, tmp_path: Path) -> None:
+    """ACC, BWT and FWT, and A_t where it is not A_m, to the letter; A_m follows from ACC and BWT."""
+    rows = [row for row in TABLES[table]["rows"] if "BWT" in row]
+    file = tmp_path / "results.jsonl"
+    names = [f"task {number}" for number in range(TABLES[table]["tasks"])]
+    append_results(file, [Result(name, "base", (), "exact", ZERO_SHOT, 1) for name in names])
+    for row in rows:
+        append_results(file, list(sequences_of(table, row)))
+    report = report_of([file])
+    (comparison,) = report.comparisons
+    assert report.checked == (len(comparison.matrices),) * 2
+    header, printed = summary_table(comparison)
+    assert header == ("method", "ACC", "BWT", "FWT (lopez-paz)", "A_t", "A_m", "n")
+    cells = {line[0]: line[1:] for line in printed}
+    for row in rows:
+        acc, bwt, fwt, a_t, a_m, n = cells[OURS[row["method"]]]
+        assert [acc, bwt, fwt] == [told(row, metric) for metric in ("ACC", "BWT", "FWT")]
+        assert n == ("3" if "ACC_std" in row else "1")
+        merged = float(a_m.partition(" ")[0])
+        assert merged == pytest.approx(implied(table, row), abs=0.006)
+        if row["method"] in NEVER_MERGE:
+            assert a_t == a_m
+            assert merged == pytest.approx(row["A_t"], abs=0.02)
+        else:
+            assert a_t == told(row, "A_t")
+        if "A_m" in row and row["method"] != "Average":
+            assert merged == pytest.approx(row["A_m"], abs=0.02)
+
+
+def told(row: Row, metric: str) -> str:
+    """A cell as the paper's tables have it: two decimals, and the deviation behind ± where there is one."""
+    deviation = f" ± {row[f'{metric}_std']:.2f}" if f"{metric}_std" in row else ""
+    return f"{row[metric]:.2f}{deviation}"

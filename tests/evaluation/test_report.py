@@ -2,14 +2,18 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pamctl.evaluation.figures import Drawn
+from pamctl.evaluation.markdown import markdown_of
+from pamctl.evaluation.metrics import FWT_VARIANTS
 from pamctl.evaluation.metrics_json import metrics_json
-from pamctl.evaluation.report import report_of, write_report
+from pamctl.evaluation.report import Report, report_of, write_report
 from pamctl.evaluation.results import Result, append_results
 from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.training.methods import METHODS
@@ -27,6 +31,11 @@ def run_of(method: str, tasks: tuple[str, ...], seed: int) -> list[Result]:
         for stage, t in states
         for task in tasks
     ]
+
+
+def text_of(report: Report) -> str:
+    """report.md, without drawing its figures."""
+    return "\n".join(markdown_of(report, Drawn(tuple(() for _ in report.comparisons), ()))) + "\n"
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +115,79 @@ def test_missing_cells_are_na_with_commands(results: Path, tmp_path: Path) -> No
     part = tmp_path / "part.jsonl"
     lines = results.read_text().splitlines()
     part.write_text("\n".join(line for line in lines if '"base"' not in line.split(", ")[2]) + '\n{"torn')
-    report = write_report([part], tmp_path / "report")
-    text = (tmp_path / "report" / "report.md").read_text()
+    report = report_of([part])
+    text = text_of(report)
     assert "| zero-shot | n/a |" in text
     assert "pamctl eval --task tiny-a --task tiny-b --task tiny-c --results" in text
     assert "left torn" in report.notes[0]
-    assert json.loads((tmp_path / "report" / "metrics.json").read_text())["notes"] == list(report.notes)
+    assert metrics_json(report)["notes"] == list(report.notes)
+
+
+def test_every_table_names_the_variant_of_fwt_that_it_shows(results: Path) -> None:
+    shown = set()
+    for name in FWT_VARIANTS:
+        report = report_of([results], fwt=name, baseline=[results])
+        text = text_of(report)
+        assert f"| method | ACC | BWT | FWT ({name}) | A_t | A_m | n |" in text
+        assert not re.search(r"\| FWT (?!\()", text)
+        assert f"- **FWT**: {name}: {FWT_VARIANTS[name]}." in text
+        numbers = metrics_json(report)
+        assert numbers["fwt"] == {"shown": name, "variants": dict(FWT_VARIANTS)}
+        for row in numbers["comparisons"][0]["systems"]:
+            assert row["metrics"]["FWT"] == row["fwt"][name]
+            shown.add((row["system"], row["fwt"][name]["mean"]))
+        for row in numbers["comparisons"][0]["sequences"]:
+            assert row["metrics"]["FWT"] == row["fwt"][name]
+    assert len(shown) == 2 * 3
+    with pytest.raises(UsageRefusal, match="no FWT is called 'mine'"):
+        report_of([results], fwt="mine")
+
+
+def test_columns_and_deviations_are_laid_out_as_in_the_papers_tables(results: Path) -> None:
+    """Method, ACC, BWT, FWT, A_t, and A_m as in table 2; two decimals and ±; zero-shot has -."""
+    report = report_of([results])
+    (comparison,) = report.comparisons
+    lines = text_of(report).splitlines()
+    header = lines.index("| method | ACC | BWT | FWT (lopez-paz) | A_t | A_m | n |")
+    zero_shot, finetune, pam = (line.strip("| ").split(" | ") for line in lines[header + 2 : header + 5])
+    assert zero_shot[:2] == ["zero-shot", "7.00"]
+    assert set(zero_shot[2:6]) == {"-"}
+    for row, system in ((finetune, "finetune"), (pam, "pam")):
+        for cell, metric in zip(row[1:6], ("ACC", "BWT", "FWT", "A_t", "A_m"), strict=True):
+            spread = comparison.spread(system, metric)
+            assert spread is not None
+            assert cell == f"{spread.mean:.2f} ± {spread.std:.2f}"
+    assert "± is the standard deviation over the n sequences (ddof 0)" in text_of(report)
+
+
+def test_a_baseline_is_compared_in_text_and_numbers(results: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    changed = [line for line in lines if line["method"] == "pam" and line["stage"] == "merged"][-1]
+    changed["score"] = 0.0
+    other.write_text("".join(json.dumps(line) + "\n" for line in lines if line["method"] != "finetune"))
+    report = report_of([results], baseline=[other])
+    [comparison] = metrics_json(report)["comparisons"]
+    changes = comparison["baseline"]
+    [cell] = changes["cells"]["largest"]
+    assert (cell["system"], cell["task"], cell["before"]) == ("pam", changed["task"], 0.0)
+    assert cell["difference"] == cell["now"]
+    [acc] = [row for row in changes["metrics"] if row["metric"] == "ACC"]
+    assert (acc["system"], acc["n"]) == ("pam", 2)
+    assert acc["mean"] == pytest.approx(cell["now"] / 3 / 2)
+    assert (changes["only_now"], changes["only_baseline"]) == (["finetune"], [])
+    text = text_of(report)
+    assert f"| pam | {acc['mean']:+.2f} ± {acc['std']:.2f} |" in text
+    assert f"{cell['now']:.2f} | {cell['now']:+.2f} |" in text
+    assert "Only in this run: finetune." in text
+    assert metrics_json(report_of([results]))["comparisons"][0]["baseline"] is None
+
+
+def test_a_baseline_over_other_tasks_is_noted(results: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    append_results(other, [Result("t", "trained", ("t",), "exact", 25.0, 4, method="x")])
+    report = report_of([results], baseline=[other])
+    assert "the baseline has no sequences of tiny-a, tiny-b, tiny-c" in report.notes
 
 
 @pytest.fixture(scope="module")
@@ -145,18 +221,15 @@ def test_methods_without_a_sequence_stand_in_the_same_tables(with_bounds: Path, 
     assert "<!-- independent -->" not in forgetting
 
 
-def test_the_identity_is_counted(with_bounds: Path, tmp_path: Path) -> None:
-    write_report([with_bounds], tmp_path / "report")
-    identity = json.loads((tmp_path / "report" / "metrics.json").read_text())["identity"]
+def test_the_identity_is_counted(with_bounds: Path) -> None:
+    report = report_of([with_bounds])
+    identity = metrics_json(report)["identity"]
     assert (identity["checked"], identity["matrices"]) == (6, 8)
-    told = "BWT (T - 1) / T = ACC - A_m was checked, and holds, on 6 of 8 matrices;"
-    assert told in (tmp_path / "report" / "report.md").read_text()
+    assert "BWT (T - 1) / T = ACC - A_m was checked, and holds, on 6 of 8 matrices;" in text_of(report)
 
 
 @pytest.mark.parametrize(("asked", "first"), [(None, "average"), ("pam", "pam")])
-def test_differences_are_from_one_system(
-    asked: str | None, first: str, with_bounds: Path, tmp_path: Path
-) -> None:
+def test_differences_are_from_one_system(asked: str | None, first: str, with_bounds: Path) -> None:
     report = report_of([with_bounds], against=asked)
     [comparison] = metrics_json(report)["comparisons"]
     assert comparison["against"] == first
@@ -172,12 +245,12 @@ def test_differences_are_from_one_system(
     assert pair["ahead"] == sum(one["difference"] > 0 for one in pair["differences"])
 
 
-def test_the_text_tells_differences_compactly(with_bounds: Path, tmp_path: Path) -> None:
-    write_report([with_bounds], tmp_path / "report")
-    text = (tmp_path / "report" / "report.md").read_text()
+def test_the_text_tells_differences_compactly(with_bounds: Path) -> None:
+    report = report_of([with_bounds])
+    text = text_of(report)
     [pair] = [
         pair
-        for pair in json.loads((tmp_path / "report" / "metrics.json").read_text())["comparisons"][0]["paired"]
+        for pair in metrics_json(report)["comparisons"][0]["paired"]
         if (pair["second"], pair["metric"]) == ("multitask", "ACC")
     ]
     compact = f"{pair['mean']:+.2f} ± {pair['std']:.2f} ({pair['ahead']} of 2)"
@@ -240,8 +313,8 @@ def test_scores_without_a_sequence_are_still_told(tmp_path: Path) -> None:
     append_results(
         file, [Result("t|x", "base", (), "exact", 25.0, 4), Result("t", "trained", (), "exact", 50.0, 4)]
     )
-    report = write_report([file], tmp_path / "report")
-    text = (tmp_path / "report" / "report.md").read_text()
+    report = report_of([file])
+    text = text_of(report)
     assert "| base | t\\|x | 25.00 | 4 |" in text
     assert "| trained | t | 50.00 | 4 |" in text
     assert "in no sequence" in report.notes[0]
@@ -263,7 +336,7 @@ def test_sequences_that_nothing_tells_apart_are_noted(tmp_path: Path) -> None:
         file,
         [Result("t", "trained", ("t",), "exact", 25.0, 4, method="x", adapter=name) for name in ("p", "q")],
     )
-    assert "--run" in write_report([file], tmp_path / "report").notes[0]
+    assert "--run" in report_of([file]).notes[0]
 
 
 def test_other_splits_and_taken_folders_are_refused(results: Path, folder: Path, tmp_path: Path) -> None:
