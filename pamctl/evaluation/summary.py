@@ -121,7 +121,8 @@ class Comparison:
 
     def defines(self, system: str, metric: str) -> bool:
         """Whether the metric exists for a system: that no task is learned after another leaves out some."""
-        return any(metric in DEFINED[matrix.kind] for matrix in self.of(system))
+        kinds = {"apart" if len(self.tasks) == 1 else matrix.kind for matrix in self.of(system)}
+        return any(metric in DEFINED[kind] for kind in kinds)
 
     def spread(self, system: str, metric: str, order: str | None = None) -> Spread | None:
         """Mean and spread of a metric over the sequences that have it; None if none has."""

@@ -1,15 +1,21 @@
 """`pamctl report`: the folder on stdout, the table on stderr."""
 
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pamctl.cli.errors import exit_code_of
+from pamctl.cli.output import draws_blocks
 from pamctl.cli.report import report
+from pamctl.evaluation.predictions import Prediction
 from pamctl.evaluation.results import Result, append_results
 
 Capture = pytest.CaptureFixture[str]
+Monkeypatch = pytest.MonkeyPatch
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +48,86 @@ def test_against_names_a_system(capsys: Capture) -> None:
     assert run("r.jsonl", "-o", "other", "--against", "magmax") == 2
     assert "no system is called 'magmax'" in capsys.readouterr().err
     assert not Path("other").exists()
+
+
+TWO = [
+    Result(task, "trained", learned, "exact", score, 4, method="pam", seed=0)
+    for learned, task, score in ((("a",), "b", 10.0), (("a", "b"), "a", 20.0), (("a", "b"), "b", 70.0))
+]
+
+
+def test_the_table_tells_forgetting_in_blocks_or_plainly(capsys: Capture, monkeypatch: Monkeypatch) -> None:
+    append_results(Path("r.jsonl"), TWO)
+    for blocks, end in ((True, "█"), (False, "@")):
+        monkeypatch.setattr("pamctl.cli.report_tables.draws_blocks", lambda blocks=blocks: blocks)
+        assert run("r.jsonl", "-o", "report", "--force") == 0
+        lines = capsys.readouterr().err.splitlines()
+        assert any("forgetting" in line for line in lines)
+        (pam,) = (line.split() for line in lines if line.startswith("pam"))
+        assert pam == ["pam", "45.00", "-40.00", "n/a", "65.00", "65.00", "1", end]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "variables", "blocks"),
+    [
+        ("utf-8", {}, True),
+        ("UTF8", {"TERM": "xterm"}, True),
+        ("ascii", {}, False),
+        ("utf-8", {"NO_COLOR": "1"}, False),
+        ("utf-8", {"TERM": "dumb"}, False),
+    ],
+)
+def test_blocks_are_drawn_where_they_can_be_shown(
+    encoding: str, variables: dict[str, str], blocks: bool, monkeypatch: Monkeypatch
+) -> None:
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stderr", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    assert draws_blocks() is blocks
+
+
+def test_a_baseline_is_compared_and_the_exit_code_stays(capsys: Capture) -> None:
+    append_results(Path("r.jsonl"), TWO)
+    append_results(Path("old.jsonl"), [replace(result, score=result.score / 2) for result in TWO])
+    append_results(
+        Path("old.jsonl"), [Result("a", "trained", ("a",), "exact", 60.0, 4, method="pam", seed=0)]
+    )
+    assert run("r.jsonl", "-o", "report", "--baseline", "old.jsonl") == 0
+    lines = capsys.readouterr().err.splitlines()
+    after = next(n for n, line in enumerate(lines) if "differences from the baseline" in line)
+    (pam,) = (line.split() for line in lines[after:] if line.startswith("pam") and "+22.50" in line)
+    assert pam == ["pam", "+22.50", "+10.00", "n/a", "+17.50", "+17.50", "1"]
+    assert "3 of the 4 cells that both have differ" in lines
+    assert "### Differences from the baseline" in Path("report/report.md").read_text()
+
+
+def test_one_variant_of_fwt_is_shown(capsys: Capture) -> None:
+    assert run("r.jsonl", "-o", "report", "--fwt", "all-unseen", "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["fwt"]["shown"] == "all-unseen"
+    assert "(all-unseen)" in err
+    assert run("r.jsonl", "-o", "other", "--fwt", "mine") == 2
+
+
+def test_the_page_shows_pictures_of_tasks_that_are_named(capsys: Capture) -> None:
+    Path("a").mkdir()
+    Image.new("RGB", (8, 8), "red").save("a/red.png")
+    example = {"image": "red.png", "question": "what colour is it?", "answer": "red", "id": "1"}
+    Path("a/a.jsonl").write_text(json.dumps({**example, "split": "test"}) + "\n")
+    answer = Prediction("a", "1", "what colour is it?", "blue", ("red",), 0.0, stage="trained", tasks=("a",))
+    told = replace(answer, split="test", method="pam", seed=0, adapter="t")
+    Path("p.jsonl").write_text(json.dumps(told.to_json()) + "\n")
+    learned = Result("a", "trained", ("a",), "exact", 0.0, 1, method="pam", seed=0, adapter="t")
+    Path("r.jsonl").write_text(json.dumps(learned.to_json()) + "\n")
+    assert run("r.jsonl", "p.jsonl", "-o", "report", "--task", "a/a.jsonl") == 0
+    page = Path("report/index.html").read_text()
+    assert "what colour is it?" in page
+    assert "data:image/png;base64," in page
+    assert run("r.jsonl", "p.jsonl", "-o", "report", "--force") == 0
+    assert "data:image/png;base64," not in Path("report/index.html").read_text()
+    assert run("r.jsonl", "p.jsonl", "-o", "other", "--task", "absent") == 2
 
 
 def test_a_taken_folder_and_a_broken_file_are_refused(capsys: Capture) -> None:

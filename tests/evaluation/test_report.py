@@ -328,6 +328,7 @@ def test_one_task_alone_and_two_sets_of_tasks(tmp_path: Path) -> None:
     names = {path.name for path in (tmp_path / "report").glob("*.png")}
     assert {"forgetting.png", "matrices.png", "matrices-2.png"} <= names
     assert "forgetting-2.png" not in names
+    assert "| x | 25.00 | - | - | 25.00 | 25.00 | 1 |" in (tmp_path / "report" / "report.md").read_text()
 
 
 def test_sequences_that_nothing_tells_apart_are_noted(tmp_path: Path) -> None:
