@@ -71,12 +71,12 @@ def list_(as_json: bool) -> None:
         table.add_row(
             task.name, str(len(task.split("train"))), str(len(task.split("test"))), task.description
         )
-    print_table(table, to_stdout=True)
+    print_table(table, to_stdout=True, whole=True)
     print_result("")
     table = Table("reader", "metric", "released at", "what it asks", box=None, pad_edge=False)
     for reader in readers().values():
         table.add_row(reader.name, reader.metric, reader.source, reader.description)
-    print_table(table, to_stdout=True)
+    print_table(table, to_stdout=True, whole=True)
 
 
 @tasks.command()

@@ -11,7 +11,7 @@ from pamctl.refusal import Refusal
 from pamctl.tasks import open_task
 from pamctl.tasks.image_check import Seen
 from pamctl.tasks.jsonl import holds_jsonl, read_rows, task_files
-from pamctl.tasks.splits import ReadSplits
+from pamctl.tasks.splits import LEFT_OUT, ReadSplits
 from pamctl.tasks.task import Example, Task, first_answer
 from pamctl.tasks.text_check import TextLengths
 
@@ -141,7 +141,8 @@ class _Checking:
             together = " and ".join(names)
             self._split(together, splits.rows(names[0]))
             self._compare_size(splits, names[0], self.found.splits[together])
-        if left_out := splits.left_out():
+        if LEFT_OUT in self.task.notes:
+            left_out = splits.left_out()
             self.found.warnings.append(f"{left_out} examples are left out, because their image is missing")
         return self._finished()
 
@@ -223,7 +224,7 @@ class _Checking:
                 f"{self.short} examples have fewer than {self.needed} answers, with which no prediction can "
                 f"score 100 by the metric {self.task.metric}"
             )
-        found.warnings += self.task.notes
+        found.warnings += [note for note in self.task.notes if note != LEFT_OUT]
         return found
 
     def _compare_size(self, splits: ReadSplits, split: str, count: int) -> None:

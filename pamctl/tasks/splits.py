@@ -11,6 +11,9 @@ from pamctl.tasks.visits import subsample
 
 _PART = re.compile(r"\s*([\w-]+)\s*(?:\[\s*(-?\d*)\s*:\s*(-?\d*)\s*\])?\s*")
 
+LEFT_OUT = "examples without their image are left out: pamctl tasks check tells how many"
+"""What is said of a task whose TOML allows that."""
+
 Rows = Callable[[str], Iterator[Example | Refusal]]
 """Released split -> each of its examples, or the refusal that tells what is wrong with it."""
 

@@ -33,7 +33,7 @@ from pamctl.refusal import UsageRefusal
 from pamctl.tasks.images import Images
 from pamctl.tasks.readers import readers
 from pamctl.tasks.releases import Reader, Release
-from pamctl.tasks.splits import ReadSplits, parts_of
+from pamctl.tasks.splits import LEFT_OUT, ReadSplits, parts_of
 from pamctl.tasks.task import Recipe, Task, Visit, first_answer
 from pamctl.tasks.visits import sampled_answer
 
@@ -191,9 +191,8 @@ class TaskFile:
         return replace(self.reader.recipe, **values)
 
     def _notes(self) -> tuple[str, ...]:
-        left_out = "examples without their image are left out: pamctl tasks check tells how many"
         own = self.reader.notes if "splits" not in self.table else ()
-        return (*own, *([left_out] if self.table.get("missing") == "skip" else []))
+        return (*own, *([LEFT_OUT] if self.table.get("missing") == "skip" else []))
 
 
 def read_task_file(path: Path) -> TaskFile:
