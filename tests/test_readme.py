@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from pamctl.cli.train_task import train_task
+from pamctl.tasks.readers import readers
 from pamctl.training.methods import METHODS, Method
 from tests.hub_server import Hub, serve
 
@@ -158,6 +159,20 @@ def test_the_table_of_methods_tells_how_each_is_merged(method: Method) -> None:
         *(f"--set {name}={value}" for name, value in merging.items()),
     ]
     assert told == f"`{' '.join(flags)}`"
+
+
+def test_the_table_of_readers_tells_prompt_metric_and_split() -> None:
+    rows = [line.strip("|").split(" | ") for line in README.splitlines() if line.startswith("| `")]
+    told = {row[0].strip(" `"): row[1:] for row in rows if len(row) == 5}
+    own = {"coin", "hub", "jsonl"}
+    assert told.keys() == readers().keys() - own
+    for name, (_, prompt, metric, split) in told.items():
+        reader = readers()[name]
+        assert metric == f"`{reader.metric}`"
+        assert split.strip().partition(",")[0] == reader.splits["test"]
+        assert name == "scienceqa" or prompt.startswith(f"`{reader.template}`")
+        seen = re.search(r"on (\d+) frames, (\d+) apart", prompt)
+        assert ((int(seen[1]), int(seen[2])) if seen else (1, 1)) == (reader.frames, reader.stride)
 
 
 def test_every_command_is_in_the_table() -> None:
