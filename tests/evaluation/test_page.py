@@ -171,6 +171,38 @@ def test_every_figure_has_words_and_numbers(page: str) -> None:
         assert f"Numbers of “{title}”" in outline.words
 
 
+@pytest.mark.parametrize("score", [0.0, 50.0, 100.0])
+def test_scores_that_do_not_differ_are_drawn(report: Report, score: float) -> None:
+    [comparison] = report.comparisons
+    matrices = [
+        replace(
+            matrix,
+            after=np.full((3, 3), score),
+            trained=np.full(3, score),
+            zero_shot=np.full(3, score),
+        )
+        for matrix in comparison.matrices
+    ]
+    page = page_of(replace(report, comparisons=tuple(comparisons_of(matrices))), no_picture)
+    assert "nan" not in page
+    assert "Stability and plasticity" in page
+
+
+def test_one_task_has_no_figure_of_forgetting() -> None:
+    words = Outline(page_of(report_of_grid(tasks=("a",), orders=1, seeds=1), no_picture)).words
+    assert "Forgetting over time" not in words
+    assert "Stability and plasticity" not in words
+    assert "Accuracy by order" in words
+
+
+def test_cells_that_lack_leave_gaps_in_figures(report: Report) -> None:
+    [comparison] = report.comparisons
+    matrices = [replace(matrix, after=np.full((3, 3), np.nan)) for matrix in comparison.matrices]
+    page = page_of(replace(report, comparisons=tuple(comparisons_of(matrices))), no_picture)
+    assert "<td>n/a" in page
+    assert "nan" not in page
+
+
 def test_results_outside_any_sequence_are_told() -> None:
     single = Report((Result("tiny-a", "trained", (), "exact", 50.0, 4, method="finetune"),), (), ())
     words = Outline(page_of(single, no_picture)).words

@@ -80,6 +80,20 @@ def test_answers_stand_in_the_order_of_the_states(report: Report) -> None:
     ]
 
 
+def test_states_that_were_not_evaluated_are_told_from_the_task_on(report: Report) -> None:
+    told = with_answers(report, answer("a", 0, LEARNED, "cat"), answer("b", 0, LAST, "tree"))
+    states = re.findall(
+        r"<th scope=row>(zero-shot|learned \w|after \w)<td( colspan=2>n/a)?", page_of(told, no_picture)
+    )
+    assert states[-5:] == [
+        ("zero-shot", " colspan=2>n/a"),
+        ("learned a", ""),
+        ("after b", " colspan=2>n/a"),
+        ("zero-shot", " colspan=2>n/a"),
+        ("learned b", ""),
+    ]
+
+
 def test_predictions_without_a_place_are_in_no_sequence(report: Report) -> None:
     loose = replace(answer("a", 0, LEARNED, "cat"), adapter=None)
     assert "Examples" not in page_of(with_answers(report, loose), no_picture)

@@ -80,16 +80,22 @@ def _card(task: str, id: str, image: str | None, sequences: Sequence[Answered], 
 
 def _stages(task: str, id: str, sequence: Answered) -> Html:
     """A row a state: the base, then after each task."""
-    before, *after = sequence.answers(task, id)
-    rows = [_stage("zero-shot", before, learned=False)]
-    for learned, answer in zip(sequence.matrix.tasks, after, strict=True):
-        name = f"{'learned' if learned == task else 'after'} {learned}"
-        rows.append(_stage(name, answer, learned=learned == task))
     head = [element("th", name, scope="col") for name in ("state", "answer", "score")]
     caption = element("caption", f"Answers of {sequence.matrix.system}")
-    return element(
-        "table", caption, element("thead", element("tr", head)), element("tbody", rows), class_="stages"
-    )
+    body = element("tbody", list(_rows(task, id, sequence)))
+    return element("table", caption, element("thead", element("tr", head)), body, class_="stages")
+
+
+def _rows(task: str, id: str, sequence: Answered) -> Iterator[Html]:
+    """The states, without those before the task was learned that were not evaluated on it."""
+    before, *after = sequence.answers(task, id)
+    yield _stage("zero-shot", before, learned=False)
+    tasks = sequence.matrix.tasks
+    for place, answer in enumerate(after):
+        if tasks[place] == task:
+            yield _stage(f"learned {task}", answer, learned=True)
+        elif answer is not None or place > tasks.index(task):
+            yield _stage(f"after {tasks[place]}", answer, learned=False)
 
 
 def _stage(name: str, answer: Prediction | None, *, learned: bool) -> Html:

@@ -92,9 +92,10 @@ def _sections(report: "Report", pictures: Pictures) -> Iterator[Section]:
             *_examples(comparison, known, pictures, id),
         ]
         yield Section(id, ", ".join(comparison.tasks), facts(comparison, report.results), parts)
+    tasks = list(dict.fromkeys(task for comparison in report.comparisons for task in comparison.tasks))
     if trainings := [
         *conflicts_figure(report.conflicts, looks, "conflicts"),
-        *curves_figure(report.curves, looks, "curves"),
+        *curves_figure(report.curves, looks, tasks, "curves"),
     ]:
         yield Section("training", "Training", parts=trainings)
     yield from closing_sections(report)

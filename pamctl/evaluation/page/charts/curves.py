@@ -13,15 +13,19 @@ MARKS = 6
 """How many points of a curve tell their value."""
 
 
-def curves_figure(curves: Sequence[Curve], looks: Looks, id: str) -> Iterator[Section]:
+def curves_figure(curves: Sequence[Curve], looks: Looks, tasks: Sequence[str], id: str) -> Iterator[Section]:
     """An area a task, nothing without curves.
 
     Of a method that was trained on a task several times the first order and seed is drawn.
+
+    Args:
+        tasks: those that come first, in this order.
     """
-    first: dict[str, dict[str, Curve]] = {}
+    first: dict[str, dict[str, Curve]] = {task: {} for task in tasks}
     for curve in curves:
         if curve.steps:
             first.setdefault(curve.task, {}).setdefault(curve.system, curve)
+    first = {task: found for task, found in first.items() if found}
     if not first:
         return
     panels = [_panel(task, list(found.values()), looks) for task, found in first.items()]

@@ -61,7 +61,8 @@ def _caption(lost: Mapping[str, list[Spread | None]], count: int) -> str:
         "Points lost, on average over the tasks learned so far, since each was learned; the mean over orders "
         "and seeds"
     )
-    lead += ", the band one standard deviation." if len(lost) <= FEW else "."
+    banded = len(lost) <= FEW and any(each.n > 1 for spreads in lost.values() for each in spreads if each)
+    lead += ", the band one standard deviation." if banded else "."
     last = {system: spreads[-1].mean for system, spreads in lost.items() if spreads[-1] is not None}
     if len(last) < 2:
         return lead
