@@ -1,5 +1,6 @@
 """The page of a report as text: what it tells, that nothing in it is taken for markup, its bytes and size."""
 
+import math
 import re
 import time
 from collections import Counter
@@ -186,6 +187,25 @@ def test_scores_that_do_not_differ_are_drawn(report: Report, score: float) -> No
     page = page_of(replace(report, comparisons=tuple(comparisons_of(matrices))), no_picture)
     assert "nan" not in page
     assert "Stability and plasticity" in page
+
+
+def test_a_loss_that_is_no_number_is_not_drawn(report: Report) -> None:
+    whole = report.curves[0]
+    broken = [
+        replace(whole, task=f"broken-{bad}", loss=(1.0, bad), steps=(1, 2)) for bad in (math.nan, math.inf)
+    ]
+    words = Outline(page_of(replace(report, curves=(whole, *broken)), no_picture)).words
+    assert whole.task in words
+    assert "broken" not in words
+
+
+def test_every_two_systems_are_compared_up_to_a_limit(report: Report) -> None:
+    [comparison] = report.comparisons
+    matrices = [replace(matrix, run=f"run {run}") for run in range(5) for matrix in comparison.matrices]
+    shown = page_of(replace(report, comparisons=tuple(comparisons_of(matrices))), no_picture)
+    assert "pam (run 1) - finetune (run 0)" in shown
+    pairs, metrics = 15 * 14 // 2, 3
+    assert f"{pairs * metrics - 300} more are in report.md" in shown
 
 
 def test_one_task_has_no_figure_of_forgetting() -> None:

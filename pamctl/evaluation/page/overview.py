@@ -8,7 +8,7 @@ from pamctl.evaluation.page.elements import Content, Html, element, identifier
 from pamctl.evaluation.page.section import Section
 from pamctl.evaluation.page.tables import plain_table, sortable_table
 from pamctl.evaluation.results import Result
-from pamctl.evaluation.summary import Comparison
+from pamctl.evaluation.summary import Comparison, Paired
 from pamctl.evaluation.tables import (
     all_pairs_table,
     cell_changes_table,
@@ -22,6 +22,9 @@ from pamctl.evaluation.tables import (
 
 if TYPE_CHECKING:
     from pamctl.evaluation.report import Report
+
+MOST_PAIRS = 300
+"""Rows of the table of every two systems that are shown."""
 
 
 def facts(comparison: Comparison, results: Sequence[Result]) -> Html:
@@ -61,9 +64,7 @@ def _differences(comparison: Comparison, report: "Report", id: str) -> Iterator[
     if not pairs:
         return
     if against is None:
-        note = element("p", "The second method minus the first, on the same order and seed.")
-        table = sortable_table(*all_pairs_table(pairs), "Paired differences")
-        yield Section(id, "Paired differences", [note, table])
+        yield _all_pairs(pairs, id)
         return
     title = f"Differences from {against}"
     lead = f"The method minus {against}, on the same order and seed; in brackets, on how many it is ahead."
@@ -75,6 +76,19 @@ def _differences(comparison: Comparison, report: "Report", id: str) -> Iterator[
             sortable_table(*by_order, f"{title} in each order"),
         ]
     yield Section(id, title, content)
+
+
+def _all_pairs(pairs: Sequence[Paired], id: str) -> Section:
+    """The differences of every two systems, which grow with the square of their number."""
+    header, rows = all_pairs_table(pairs)
+    left = len(rows) - MOST_PAIRS
+    title = "Paired differences"
+    content = [
+        element("p", "The second method minus the first, on the same order and seed."),
+        sortable_table(header, rows[:MOST_PAIRS], title),
+        element("p", f"{left} more are in report.md; --against NAME compares with one.") if left > 0 else "",
+    ]
+    return Section(id, title, content)
 
 
 def _changes(changes: Changes, comparison: Comparison, id: str) -> Section:

@@ -1,5 +1,6 @@
 """Training curves: the loss of every method by step, an area a task."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from pamctl.evaluation.curves import Curve
@@ -14,7 +15,7 @@ MARKS = 6
 
 
 def curves_figure(curves: Sequence[Curve], looks: Looks, tasks: Sequence[str], id: str) -> Iterator[Section]:
-    """An area a task, nothing without curves.
+    """An area a task, nothing without curves; a loss that is not a number is not drawn.
 
     Of a method that was trained on a task several times the first order and seed is drawn.
 
@@ -23,7 +24,7 @@ def curves_figure(curves: Sequence[Curve], looks: Looks, tasks: Sequence[str], i
     """
     first: dict[str, dict[str, Curve]] = {task: {} for task in tasks}
     for curve in curves:
-        if curve.steps:
+        if curve.steps and all(map(math.isfinite, curve.loss)):
             first.setdefault(curve.task, {}).setdefault(curve.system, curve)
     first = {task: found for task, found in first.items() if found}
     if not first:
