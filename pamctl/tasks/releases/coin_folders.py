@@ -8,8 +8,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from pamctl.known_names import meant
-from pamctl.refusal import Refusal, UsageRefusal
-from pamctl.tasks.releases.record import Record, read_records
+from pamctl.refusal import UsageRefusal
+from pamctl.tasks.releases.record import first_record
 from pamctl.tasks.releases.release import Release
 
 ORIGINAL = "Instructions_Original"
@@ -70,8 +70,5 @@ def holds_coin(release: Release) -> bool:
     file = release.folder / "train.json"
     if not file.is_file():
         return any((release.folder / place / ORIGINAL).is_dir() for place in (".", "playground"))
-    try:
-        first = next(read_records(file), None)
-    except Refusal:
-        return False
-    return isinstance(first, Record) and "conversations" in first.fields
+    first = first_record(file)
+    return first is not None and "conversations" in first.fields
