@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pamctl.evaluation.baseline import Changes, changes_of
+from pamctl.evaluation.collection import collection_paused
 from pamctl.evaluation.conflicts import Diagnosis, LayerConflicts, conflicts_of
 from pamctl.evaluation.curves import FIRST, Curve
 from pamctl.evaluation.figures import NAMES, write_figures
@@ -167,18 +168,23 @@ def write_report(
     """
     refuse_existing(folder, force=force, known=_FILES.fullmatch)
     pictures = TaskPictures(tasks, split)
-    report = report_of(paths, split, against, fwt=fwt, baseline=baseline)
-    with whole_folder(folder, force=force, known=_FILES.fullmatch) as draft:
-        figures = write_figures(report, draft)
-        _write(draft / PAGE, page_of(report, pictures))
-        _write(draft / "report.md", "\n".join(markdown_of(report, figures)))
-        numbers = {"schema": SCHEMA, **metrics_json(report)}
-        _write(draft / "metrics.json", json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False))
-        with (draft / "matrix.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(CSV_FIELDS)
-            writer.writerows(row for comparison in report.comparisons for row in _csv_rows(comparison))
+    with collection_paused():
+        report = report_of(paths, split, against, fwt=fwt, baseline=baseline)
+        with whole_folder(folder, force=force, known=_FILES.fullmatch) as draft:
+            _write_all(report, pictures, draft)
     return report
+
+
+def _write_all(report: Report, pictures: TaskPictures, folder: Path) -> None:
+    figures = write_figures(report, folder)
+    _write(folder / PAGE, page_of(report, pictures))
+    _write(folder / "report.md", "\n".join(markdown_of(report, figures)))
+    numbers = {"schema": SCHEMA, **metrics_json(report)}
+    _write(folder / "metrics.json", json.dumps(numbers, indent=2, ensure_ascii=False, allow_nan=False))
+    with (folder / "matrix.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(CSV_FIELDS)
+        writer.writerows(row for comparison in report.comparisons for row in _csv_rows(comparison))
 
 
 def _write(path: Path, text: str) -> None:

@@ -208,8 +208,8 @@ def _digest(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def measured(run: Path, tasks: Sequence[Path], out: Path) -> tuple[float, float]:
-    """Seconds and peak megabytes of `pamctl report` as a process of its own."""
+def measured(run: Path, tasks: Sequence[Path], out: Path) -> tuple[float, float, float]:
+    """Seconds, seconds of a processor, and peak megabytes of `pamctl report` as a process of its own."""
     named = [word for task in tasks for word in ("--task", str(task))]
     started = time.perf_counter()
     arguments = [sys.executable, "-m", "pamctl", "report", str(run), "-o", str(out), *named]
@@ -226,7 +226,8 @@ def measured(run: Path, tasks: Sequence[Path], out: Path) -> tuple[float, float]
         _, status, usage = os.wait4(child, 0)
     if status:
         raise SystemExit(f"pamctl report left with {os.waitstatus_to_exitcode(status)}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
+    seconds = time.perf_counter() - started
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def main() -> None:
@@ -248,8 +249,9 @@ def main() -> None:
         pages = [(place / name / "index.html").read_bytes() for name in ("report", "again")]
     numbers = {
         "read_megabytes": read / 1e6,
-        "seconds": [seconds for seconds, _ in found],
-        "peak_megabytes": max(peak for _, peak in found),
+        "seconds": [seconds for seconds, _, _ in found],
+        "processor_seconds": [seconds for _, seconds, _ in found],
+        "peak_megabytes": max(peak for _, _, peak in found),
         "page_megabytes": len(pages[0]) / 1e6,
         "same_bytes": pages[0] == pages[1],
     }
@@ -257,7 +259,8 @@ def main() -> None:
         print(json.dumps(numbers))
         return
     print(f"{size}: {read / 1e6:.0f} MB read")
-    print(f"seconds: {', '.join(f'{seconds:.1f}' for seconds, _ in found)} (20 asked)")
+    print(f"seconds: {', '.join(f'{seconds:.1f}' for seconds, _, _ in found)} (20 asked)")
+    print(f"of a processor: {', '.join(f'{seconds:.1f}' for _, seconds, _ in found)}")
     print(f"peak memory: {numbers['peak_megabytes']:.0f} MB")
     print(
         f"index.html: {numbers['page_megabytes']:.2f} MB (3 asked), same bytes again: {pages[0] == pages[1]}"

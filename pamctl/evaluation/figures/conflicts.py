@@ -42,6 +42,7 @@ def conflicts_by_layer(found: Sequence[LayerConflicts], looks: Looks) -> "Figure
                     marker=look.marker if len(layers) <= FEW_LAYERS else "",
                     linestyle=look.dashes,
                     markersize=4,
+                    clip_on=False,
                     linewidth=1.2,
                     label=short(conflicts.system),
                 )

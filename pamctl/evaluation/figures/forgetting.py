@@ -18,11 +18,13 @@ def forgetting_over_time(comparison: Comparison, looks: Looks) -> "Figure":
     """
     systems = comparison.sequential
     figure, axes = blank(WIDTH, max(3.8, 1.2 + ROW * len(systems)))
-    for system in systems:
+    for index, system in enumerate(systems):
         spreads = comparison.forgetting(system)
         mean = np.array([np.nan if spread is None else spread.mean for spread in spreads])
         std = np.array([np.nan if spread is None else spread.std for spread in spreads])
-        learned, look = np.arange(2, len(mean) + 2), looks[system]
+        learned, look = np.arange(2.0, len(mean) + 2), looks[system]
+        if len(mean) == 1:
+            learned += 0.05 * (index - (len(systems) - 1) / 2)
         axes.plot(
             learned,
             mean,
@@ -32,10 +34,14 @@ def forgetting_over_time(comparison: Comparison, looks: Looks) -> "Figure":
             markersize=4.5,
             label=short(system),
         )
-        if len(systems) <= FEW:
+        if len(systems) <= FEW and len(mean) > 1:
             axes.fill_between(learned, mean - std, mean + std, color=look.colour, alpha=0.15, linewidth=0)
+        elif len(systems) <= FEW:  # a band has no width there
+            axes.errorbar(learned, mean, yerr=std, color=look.colour, elinewidth=0.8, capsize=3)
     axes.axhline(0, color="0.6", linewidth=0.8, zorder=0)
     axes.set_xticks(range(2, len(comparison.tasks) + 1))
+    if len(comparison.tasks) == 2:
+        axes.set_xlim(1.5, 2.5)
     axes.set_xlabel("tasks learned")
     axes.set_ylabel("forgetting (points, lower is better)")
     drawn = "mean and std" if len(systems) <= FEW else "mean"
