@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pamctl.refusal import Refusal, UsageRefusal
+from pamctl.tasks.characters import CUT, whole_characters
 from pamctl.tasks.images import Picture, picture_file
 from pamctl.tasks.task import Example, Task
 
@@ -145,6 +146,8 @@ def _row(path: Path, number: int, text: bytes, file_split: str | None, picture: 
         raise Refusal(f"{where}: `split` is {split!r} in {path.name}", "leave `split` out, or move the line")
     load = picture(_image(where, record), f"{where} (id {identity})")
     example = Example(str(identity), prefix, answers, load, _type(where, record))
+    if not whole_characters((example.id, prefix, example.type or "", split or "", *answers)):
+        raise Refusal(f"{where} {CUT}", "write the whole character, or remove the line")
     return Row(number, file_split or split, example)
 
 

@@ -204,6 +204,13 @@ def test_a_record_at_fault_is_named(
     assert fault in said
 
 
+def test_half_a_character_is_refused(coin: Path) -> None:
+    file = coin / "Instructions_Original" / "GQA" / "test.json"
+    file.write_text(file.read_text().replace("overcast", "\\ud83d"))
+    (said,) = faults(file.parent, "test")
+    assert said == "test.json line 2 (0) has a text with half of a character in it (a lone surrogate)"
+
+
 def test_a_missing_side_file_is_named(coin: Path) -> None:
     (coin / "cl_dataset" / "TextVQA" / "TextVQA_0.5.1_val.json").unlink()
     task = open_task(coin / "Instructions_Original" / "TextVQA")

@@ -99,6 +99,7 @@ def test_a_folder_holds_one_file_or_one_a_split(folder: Path) -> None:
         ([ROW | {"image": "no.png"}], "no.png does not exist"),
         ([ROW | {"id": "x"}, ROW | {"id": "x"}], "line 2: id 'x' is on line 1 too"),
         ([ROW | {"split": "train"}, ROW], "line 2: `split` stands on some lines only, unlike line 1"),
+        ([ROW | {"question": "a\ud800b"}], "line 1 has a text with half of a character"),
         ([""], "holds no examples"),
     ],
 )

@@ -9,6 +9,7 @@ from sys import intern
 from typing import Any, Literal
 
 from pamctl.refusal import Refusal, UsageRefusal
+from pamctl.tasks.characters import CUT, whole_characters
 from pamctl.tasks.images import Images, Picture
 from pamctl.tasks.releases.record import Record
 from pamctl.tasks.task import Example, LoadImages
@@ -148,9 +149,11 @@ def example(
     """An example whose answers are stored once however often they occur.
 
     Raises:
-        Refusal: there is no answer, or every one is blank.
+        Refusal: there is no answer, every one is blank, or a text is not made of whole characters.
     """
     if not any(answer.strip() for answer in answers):
         raise record.fault("has no answer", "remove it, or use the file as it was released")
+    if not whole_characters((identity, prefix, type or "", *answers)):
+        raise record.fault(CUT, "write the whole character, or use the file as it was released")
     kind = None if type is None else intern(type)
     return Example(identity, prefix, tuple(map(intern, answers)), load_images, kind)
