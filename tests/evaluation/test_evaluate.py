@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pamctl.evaluation.evaluate import evaluate
-from pamctl.evaluation.scoring import result_of
+from pamctl.evaluation.scoring import summed_up, unscored
 from pamctl.models.base import Base, load_base
 from pamctl.models.lora import init_lora
 from pamctl.models.paligemma import Lora
@@ -75,7 +75,8 @@ def test_scores_are_percent_and_progress_is_told(base: Base, task: Task) -> None
     assert told == [3, 6, 9, 10]
     for prediction in predictions:
         assert prediction.score == 100.0 * (prediction.prediction.strip().lower() in prediction.answers)
-    result = result_of(predictions, task, base.fingerprint, None)
+    result = summed_up(unscored(task, base.fingerprint, None), predictions)
     assert (result.stage, result.tasks, result.n, result.base) == ("base", (), 10, base.fingerprint)
     assert result.score == np.mean([prediction.score for prediction in predictions])
-    assert result.examples != result_of(predictions[:4], task, base.fingerprint, None).examples
+    assert (result.types, result.unread) == (None, 0)
+    assert result.examples != unscored(task, base.fingerprint, None, limit=4).examples
