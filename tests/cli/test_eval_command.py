@@ -129,17 +129,23 @@ def test_refusals_are_two_lines_and_leave_stdout_empty(
     assert found != 0
 
 
-def test_a_process_of_its_own_keeps_stdout_clean(tmp_path: Path) -> None:
+def test_two_processes_at_once_append_both_results_and_keep_stdout_clean(tmp_path: Path) -> None:
     program = "import sys; from pamctl.cli.errors import exit_code_of; from pamctl.cli.eval import eval_; "
     program += "sys.exit(exit_code_of(lambda: eval_(standalone_mode=False)))"
-    arguments = ("--task", "red.jsonl", "--base", "base", "--limit", "2", "--json")
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["results"][0]["task"] == "red"
+    results = tmp_path / "r.jsonl"
+    given = ("--task", "red.jsonl", "--base", "base", "--limit", "2", "--json", "--results", str(results))
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, *given, "--run", label],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        )
+        for label in "xy"
+    ]
+    told = [json.loads(process.communicate(timeout=120)[0])["results"] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert [result["run"] for (result,) in told] == ["x", "y"]
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    assert sorted(lines, key=lambda line: line["run"]) == [result for (result,) in told]
