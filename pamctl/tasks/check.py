@@ -12,7 +12,7 @@ from pamctl.tasks import open_task
 from pamctl.tasks.image_check import Seen
 from pamctl.tasks.jsonl import holds_jsonl, read_rows, task_files
 from pamctl.tasks.splits import LEFT_OUT, ReadSplits
-from pamctl.tasks.task import Example, Task, first_answer
+from pamctl.tasks.task import TRAIN, Example, Task, first_answer
 from pamctl.tasks.text_check import TextLengths
 
 NAMED_AT_MOST = 3
@@ -198,7 +198,7 @@ class _Checking:
         else:
             self.lengths.add(split, example)
         self.seen.add(split, example)
-        self.short += len(example.answers) < self.needed
+        self.short += split != TRAIN and len(example.answers) < self.needed
         self.done += 1
         self.on_examples(self.done)
 

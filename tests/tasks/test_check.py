@@ -124,6 +124,17 @@ def test_too_few_answers_for_the_metric_are_told(tmp_path: Path) -> None:
     assert found.ok
 
 
+def test_what_is_trained_on_alone_may_have_few_answers(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
+    for split, count in (("train", 1), ("test", 10)):
+        row = {"image": "a.png", "question": split, "answers": ["a"] * count}
+        (tmp_path / f"{split}.jsonl").write_text(json.dumps(row))
+    (tmp_path / "task.toml").write_text(
+        'reader = "jsonl"\nmetric = "vqa"\n[splits]\ntrain = "train"\ntest = "test"'
+    )
+    assert check_task(str(tmp_path)).warnings == []
+
+
 def test_of_very_many_images_a_part_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_check, "DECODED_AT_MOST", 2)
     folder = copied("vqav2", tmp_path)
