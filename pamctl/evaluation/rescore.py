@@ -8,7 +8,13 @@ from typing import Any
 from pamctl.adapters.provenance import Stage
 from pamctl.evaluation.json_lines import refuse_unwritable
 from pamctl.evaluation.predictions import Prediction, predictions_file, read_predictions
-from pamctl.evaluation.results import Result, append_results, examples_fingerprint, held_results
+from pamctl.evaluation.results import (
+    Result,
+    append_results,
+    examples_fingerprint,
+    held_results,
+    is_last_word,
+)
 from pamctl.evaluation.scored_tasks import open_tasks
 from pamctl.evaluation.scoring import PLACE, placed, scored, summed_up
 from pamctl.refusal import Refusal, UsageRefusal
@@ -74,7 +80,7 @@ def rescore(
             for result, again in rescored:
                 written.add(placed(again, result))
     found = [result for result, _ in rescored]
-    new = [result for result in found if force or result not in held]
+    new = [result for result in found if force or not is_last_word(result, held)]
     if results and new:
         append_results(results, new)
     return found

@@ -5,7 +5,7 @@ Every score is in percent, a prediction's as well, so the score of a result is t
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -152,6 +152,17 @@ def latest_of_cell(cell: Result, results: Sequence[Result]) -> Result | None:
     under which it stands in a report.
     """
     return next((result for result in reversed(results) if _cell(result) == _cell(cell)), None)
+
+
+def is_last_word(result: Result, results: Sequence[Result]) -> bool:
+    """Whether the last of some results that is the same but for the score has that score too."""
+    alike = (each for each in reversed(results) if scored_as(each, result) == result)
+    return next(alike, None) == result
+
+
+def scored_as(result: Result, known: Result) -> Result:
+    """A result with the score that is known from another."""
+    return replace(result, score=known.score, types=known.types, unread=known.unread)
 
 
 def _cell(result: Result) -> tuple[object, ...]:

@@ -15,9 +15,16 @@ from pamctl.distributed import decided_by_main, is_main
 from pamctl.evaluation.evaluate import BATCH_SIZE, evaluate
 from pamctl.evaluation.json_lines import refuse_unwritable
 from pamctl.evaluation.predictions import predictions_file
-from pamctl.evaluation.results import Result, append_results, held_results, latest_of_cell
+from pamctl.evaluation.results import (
+    Result,
+    append_results,
+    held_results,
+    is_last_word,
+    latest_of_cell,
+    scored_as,
+)
 from pamctl.evaluation.scored_tasks import open_tasks
-from pamctl.evaluation.scoring import placed, scored_as, summed_up, unscored
+from pamctl.evaluation.scoring import placed, summed_up, unscored
 from pamctl.models.base import fingerprint_of, load_base
 from pamctl.models.checkpoint import open_checkpoint
 from pamctl.models.lora import lora_from_adapter
@@ -84,7 +91,7 @@ def score_adapter(
         known = asked.known(base, held)
     for result in filter(None, known):
         report(f"{result.task}: {result.score:.2f} % is in {results} already; --force evaluates it again")
-    new = [result for result in filter(None, known) if result not in held]
+    new = [result for result in filter(None, known) if not is_last_word(result, held)]
     if results and new and is_main():
         append_results(results, new)
     if adapter:
@@ -108,7 +115,7 @@ def score_adapter(
                 known[number] = result = summed_up(cells[number], predicted)
                 if file:
                     file.add(placed(predicted, result))
-                if results and writes and (force or result not in held):
+                if results and writes and (force or not is_last_word(result, held)):
                     append_results(results, [result])
     return [*filter(None, known)]
 

@@ -69,11 +69,6 @@ def summed_up(result: Result, predictions: Sequence[Prediction]) -> Result:
     )
 
 
-def scored_as(result: Result, known: Result) -> Result:
-    """A result with the score that is known from another."""
-    return replace(result, score=known.score, types=known.types, unread=known.unread)
-
-
 def place_of(adapter: Adapter) -> Mapping[str, Any]:
     """The fields of a result that tell which adapter it is of, and where that stands in a sequence."""
     told = adapter.provenance

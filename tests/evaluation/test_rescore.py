@@ -92,6 +92,13 @@ def test_the_metric_and_the_answers_are_those_of_the_task_now(file: Write, tmp_p
     assert len(read_results([results])[0]) == 3
 
 
+def test_a_score_that_is_not_the_last_one_of_its_cell_is_appended_again(file: Write, tmp_path: Path) -> None:
+    results, fits = tmp_path / "r.jsonl", answers(task(), [0, 1, 2], **STATE)
+    for kept in (fits, fits, answers(task(), [0], **STATE), fits, fits):
+        rescore(file(kept), [task()], results=results)
+    assert [result.score for result in read_results([results])[0]] == [75.0, 25.0, 75.0]
+
+
 def test_answers_that_cannot_be_read_are_counted(file: Write) -> None:
     kept = [replace(one, prediction="no letter") for one in answers(task(), [], **STATE)]
     [found] = rescore(
