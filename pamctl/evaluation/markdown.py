@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from pamctl.evaluation.by_type import scores_by_type, unread_answers
 from pamctl.evaluation.metrics import FORGETTING, IDENTITY, definitions
 from pamctl.evaluation.results import Result
 from pamctl.evaluation.summary import DDOF, Comparison, Paired
@@ -16,6 +17,8 @@ from pamctl.evaluation.tables import (
     markdown_table,
     order_table,
     summary_table,
+    types_table,
+    unread_table,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ def _comparison(comparison: Comparison, report: "Report", figures: Sequence[str]
     yield from markdown_table(*summary_table(comparison))
     yield from ("", "### Score on each task after the last one", "")
     yield from markdown_table(*final_table(comparison))
+    yield from _below_scores(comparison)
     if len(comparison.orders) > 1:
         yield from ("", "### ACC by order", "")
         yield from markdown_table(*order_table(comparison))
@@ -64,6 +68,18 @@ def _comparison(comparison: Comparison, report: "Report", figures: Sequence[str]
         yield from ("", "### Missing cells", "", "These fill what is n/a above:", "", "```sh")
         yield from dict.fromkeys(cells.command() for cells in missing)
         yield "```"
+
+
+def _below_scores(comparison: Comparison) -> Iterator[str]:
+    for task, scores in scores_by_type(comparison).items():
+        yield from ("", f"### {task} by type of question, after the last task", "")
+        yield from markdown_table(*types_table(scores))
+    shares = unread_answers(comparison)
+    told = {task: own for task, own in shares.items() if any(share.mean for share in own.values())}
+    if told:
+        lead = "Percent of the predictions after the last task; each is scored 0."
+        yield from ("", "### Predictions that no answer could be read from", "", lead, "")
+        yield from markdown_table(*unread_table(comparison, told))
 
 
 def _shown(figures: Sequence[str]) -> Iterator[str]:

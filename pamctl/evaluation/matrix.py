@@ -4,7 +4,7 @@ Methods that learn no sequence have the last row alone: the scores once every ta
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -63,6 +63,7 @@ class AccuracyMatrix:
         kind: how the tasks were learned; but for a `sequence`, only the last row of `after` is known, and for
             tasks learned `apart` the diagonal, which is the same scores.
         adapters: fingerprint of the state after each task; for tasks learned otherwise, of what answers each.
+        finals: by task, the results that the last row of `after` has the scores of.
     """
 
     method: str
@@ -76,6 +77,7 @@ class AccuracyMatrix:
     missing: tuple[Missing, ...]
     kind: Kind = "sequence"
     adapters: tuple[str | None, ...] = ()
+    finals: Mapping[str, Result] = field(default_factory=dict)
 
     @property
     def system(self) -> str:
@@ -155,6 +157,7 @@ def _matrix(chain: Chain, bases: list[State], fwt: str) -> AccuracyMatrix:
         zero_shot=np.array(_scores(base, tasks)),
         missing=tuple(_missing(chain, base, method or "unnamed", fwt)),
         adapters=tuple(step.after.adapter if step.after else None for step in chain.steps),
+        finals={task: cell for task, cell in chain.last.cells.items() if task in tasks},
     )
 
 
@@ -179,6 +182,7 @@ def _unordered(found: Unordered, bases: list[State]) -> AccuracyMatrix:
         missing=tuple(_missing_unordered(found)),
         kind="at once" if found.at_once else "apart",
         adapters=tuple(state.adapter if state else None for state in states),
+        finals={task: state.cells[task] for task, state in found.answering.items() if task in state.cells},
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pamctl.evaluation.baseline import CellChange, Changes
+from pamctl.evaluation.by_type import scores_by_type, unread_answers
 from pamctl.evaluation.curves import mean_curves
 from pamctl.evaluation.matrix import AccuracyMatrix
 from pamctl.evaluation.metrics import FORGETTING, FWT_VARIANTS, IDENTITY, METRICS, definitions
@@ -40,6 +41,11 @@ def _comparison(comparison: Comparison, report: "Report") -> dict[str, Any]:
         "systems": [_system(comparison, system) for system in comparison.systems],
         "against": report.against_in(comparison),
         "paired": [_paired(pair) for pair in report.pairs(comparison)],
+        "types": {
+            task: {system: _spreads(scores) for system, scores in own.items()}
+            for task, own in scores_by_type(comparison).items()
+        },
+        "unread_percent": {task: _spreads(own) for task, own in unread_answers(comparison).items()},
         "baseline": None if changes is None else _changes(changes),
         "sequences": [_sequence(comparison, matrix) for matrix in comparison.matrices],
     }

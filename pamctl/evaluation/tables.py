@@ -1,10 +1,11 @@
 """How the numbers of a comparison are laid out in tables: a header and rows of text, and Markdown of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pamctl.evaluation.baseline import Changes
+from pamctl.evaluation.by_type import MEAN
 from pamctl.evaluation.metrics import METRICS
 from pamctl.evaluation.summary import Comparison, Paired, Spread
 
@@ -46,6 +47,23 @@ def final_table(comparison: Comparison) -> Table:
     for system in comparison.systems:
         rows.append([system, *(_shown(comparison.final_score(system, task)) for task in comparison.tasks)])
     return ("method", *comparison.tasks), rows
+
+
+def types_table(scores: Mapping[str, Mapping[str, Spread]]) -> Table:
+    """The scores of one task by question type, a row a system."""
+    names = dict.fromkeys(name for own in scores.values() for name in own if name != MEAN)
+    rows = [[system, *(_shown(own.get(name)) for name in (*names, MEAN))] for system, own in scores.items()]
+    return ("method", *names, MEAN), rows
+
+
+def unread_table(comparison: Comparison, shares: Mapping[str, Mapping[str, Spread]]) -> Table:
+    """The percent of answers that were unread, of each task that counts them."""
+    rows = [
+        [system, *(_shown(own.get(system)) for own in shares.values())]
+        for system in comparison.systems
+        if any(system in own for own in shares.values())
+    ]
+    return ("method", *shares), rows
 
 
 def order_table(comparison: Comparison) -> Table:
