@@ -146,9 +146,9 @@ MISSING = [
 ]
 UNSOUND_TASKS = [
     ("empty.jsonl", 1, "empty.jsonl holds no examples"),
-    ("no-task", 2, "no-task holds no task.jsonl"),
-    ("red.png", 2, "red.png is not a .jsonl file"),
-    ("no-picture.jsonl", 1, "line 2: image nowhere.png does not exist"),
+    ("no-task", 2, "no-task holds no task.toml, no task.jsonl"),
+    ("red.png", 2, "red.png is no .jsonl and no .toml file"),
+    ("no-picture.jsonl", 1, r"line 2 \(id 2\): image nowhere.png does not exist"),
     ("broken.jsonl", 1, "broken.jsonl line 2 .*image broken.png cannot be read"),
     ("cut.jsonl", 1, "cut.jsonl line 2 .*image cut.png cannot be read"),
     ("no-answer.jsonl", 1, "line 2: the answer is empty"),
