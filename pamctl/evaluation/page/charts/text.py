@@ -1,5 +1,6 @@
 """How wide text is about, for drawings that must leave room for it: no font is measured."""
 
+import itertools
 import unicodedata
 
 FONT = 11.0
@@ -18,10 +19,9 @@ def fitted(text: str, room: float) -> str:
     """The text, cut with an ellipsis where it takes more than `room` pixels."""
     if width_of(text) <= room:
         return text
-    kept = text
-    while kept and width_of(kept + "…") > room:
-        kept = kept[:-1]
-    return kept.rstrip() + "…"
+    widths = (width + _share("…") for width in itertools.accumulate(map(_share, text)))
+    kept = sum(1 for _ in itertools.takewhile(lambda width: width * FONT <= room, widths))
+    return text[:kept].rstrip() + "…"
 
 
 def _share(letter: str) -> float:
