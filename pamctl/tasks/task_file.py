@@ -64,6 +64,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "answers": ("sampled", "first"),
 }
 LEAST_ONE = ("text_length", "max_new_tokens", "frames", "stride")
+MOST = 1 << 20
+"""Of each of these: more than any base has a use for, and less than what exhausts the memory."""
 _VISITS: Mapping[str, Visit] = {"sampled": sampled_answer, "first": first_answer}
 _SPELLED = {"lr": "learning_rate"}
 _WORDS = {str: "a text", int: "a whole number", dict: "a table", float: "a number", list: "a list of texts"}
@@ -221,6 +223,8 @@ def read_task_file(path: Path) -> TaskFile:
             raise UsageRefusal(f"{path}: {key} is {value!r}", f"give {' or '.join(CHOICES[key])}")
         if key in LEAST_ONE:
             _refuse_below(value, 1, f"{path}: {key}")
+            if value > MOST:
+                raise UsageRefusal(f"{path}: {key} is {value}", f"give {MOST} or less")
     return TaskFile(path, path.parent, reader, table)
 
 

@@ -119,6 +119,7 @@ def test_splits_made_of_the_same_examples_are_told_together(tmp_path: Path) -> N
     [
         ('colour = "red"', "colour is not known"),
         ("text_length = 0", "text_length is 0"),
+        ("frames = 99999999999999999999", "frames is 99999999999999999999"),
         ('text_length = "long"', "text_length is 'long'"),
         ("text_length = true", "text_length is True"),
         ('missing = "ignore"', "missing is 'ignore'"),
