@@ -16,6 +16,8 @@ SCHEMA = "pamctl.diagnostics/1"
 FACTORS = ("a", "b")
 COUNTS = ("weights", "differ", "important", "conflicts")
 NOTHING = (0,) * len(COUNTS)
+_PARTS = ("vision", "multi_modal_projector")
+"""Of the model, before the rest of it."""
 _LAYER = re.compile(r"(?:.*\.)?layers\.\d+(?=\.)")
 
 Place = tuple[str, str]
@@ -95,7 +97,7 @@ def conflicts_of(system: str, stages: Iterable[Diagnosis]) -> LayerConflicts:
     for stage in found:
         for place, counts in stage.counts.items():
             sums[place] = _sum(sums.get(place, NOTHING), counts)
-    layers = tuple(sorted({layer for layer, _ in sums}, key=_natural))
+    layers = tuple(sorted({layer for layer, _ in sums}, key=_depth))
     return LayerConflicts(
         system,
         layers,
@@ -124,9 +126,11 @@ def _sum(some: Counts, more: Counts) -> Counts:
     return tuple(map(operator.add, some, more))
 
 
-def _natural(name: str) -> list[tuple[int, int | str]]:
-    """Sorts `layers.10` after `layers.9`."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name)]
+def _depth(layer: str) -> tuple[int, list[tuple[int, int | str]]]:
+    """Sorts the vision tower before the projector and that before the language model, layer 9 before 10."""
+    part = next((place for place, name in enumerate(_PARTS) if layer.startswith(name)), len(_PARTS))
+    words = re.split(r"(\d+)", layer)
+    return part, [(0, int(word)) if word.isdigit() else (1, word) for word in words]
 
 
 def _field(record: Mapping[str, Any], name: str, kinds: tuple[type, ...]) -> Any:

@@ -5,12 +5,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 from PIL import Image
 
 from pamctl.cli.errors import exit_code_of
 from pamctl.cli.output import draws_blocks
 from pamctl.cli.report import report
+from pamctl.evaluation.metrics import FWT, FWT_VARIANTS
 from pamctl.evaluation.predictions import Prediction
 from pamctl.evaluation.results import Result, append_results
 
@@ -101,6 +103,12 @@ def test_a_baseline_is_compared_and_the_exit_code_stays(capsys: Capture) -> None
     assert pam == ["pam", "+22.50", "+10.00", "n/a", "+17.50", "+17.50", "1"]
     assert "3 of the 4 cells that both have differ" in lines
     assert "### Differences from the baseline" in Path("report/report.md").read_text()
+
+
+def test_every_variant_of_fwt_may_be_asked_for() -> None:
+    (option,) = (option for option in report.params if option.name == "fwt")
+    assert isinstance(option.type, click.Choice)
+    assert (list(option.type.choices), option.default) == (list(FWT_VARIANTS), FWT)
 
 
 def test_one_variant_of_fwt_is_shown(capsys: Capture) -> None:

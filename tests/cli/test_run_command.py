@@ -62,7 +62,8 @@ def test_a_grid_leaves_adapters_scores_diagnostics_and_a_report(ran: tuple[Path,
         ("one", 0, "average", None),
         ("one", 0, "pam", None),
     ]
-    assert (out.parent / record["report"] / "report.md").is_file()
+    told = {file.name for file in (out.parent / record["report"]).iterdir()}
+    assert {"report.md", "index.html", "conflicts-by-layer.png", "training-curves.png"} <= told
     assert {*adapters(out)} == {
         f"one/seed-0/first/1-colours/trained/{WEIGHTS}",
         *(

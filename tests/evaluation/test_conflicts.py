@@ -45,6 +45,13 @@ def test_weights_count_the_same_over_modules_and_stages() -> None:
     assert found.differ == {"a": (10.0, 10.0), "b": (10.0, 10.0)}
 
 
+def test_layers_stand_from_the_input_to_the_output() -> None:
+    names = ("language_model.layers.0", "multi_modal_projector.linear", "vision_tower.encoder.layers.11")
+    modules = {f"{name}.q".replace(".", "__"): {"a": counts(1, 0), "b": counts(1, 0)} for name in names[::2]}
+    modules["multi_modal_projector__linear"] = {"a": counts(1, 0), "b": counts(1, 0)}
+    assert conflicts_of("pam", [stage(**modules)]).layers == names[::-1]
+
+
 @pytest.mark.parametrize(
     ("module", "layer"),
     [
