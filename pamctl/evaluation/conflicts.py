@@ -15,6 +15,7 @@ from typing import Any
 SCHEMA = "pamctl.diagnostics/1"
 FACTORS = ("a", "b")
 COUNTS = ("weights", "differ", "important", "conflicts")
+_counts = operator.itemgetter(*COUNTS)
 NOTHING = (0,) * len(COUNTS)
 _PARTS = ("vision", "multi_modal_projector")
 """Of the model, before the rest of it."""
@@ -54,18 +55,19 @@ class Diagnosis:
             for module, factors in conflicts["important"]["modules"].items():
                 layer = layer_of(module)
                 for factor in FACTORS:
-                    place, found = (layer, factor), factors[factor]
-                    counts[place] = _sum(
-                        counts.get(place, NOTHING), tuple(int(found[name]) for name in COUNTS)
-                    )
+                    place = layer, factor
+                    counts[place] = _sum(counts.get(place, NOTHING), _counts(factors[factor]))
         except (KeyError, TypeError, AttributeError, ValueError) as fault:
             raise ValueError("`conflicts` does not count the signs of each module") from fault
+        top_p = _field(record, "top_p", (int, float))
+        if not 0 <= top_p <= 100:
+            raise ValueError(f"`top_p` is {top_p} percent")
         return cls(
             order=_field(record, "order", (str,)),
             seed=_field(record, "seed", (int,)),
             system=_field(record, "system", (str,)),
             task=_field(record, "task", (str,)),
-            top_p=float(_field(record, "top_p", (int, float))),
+            top_p=float(top_p),
             counts=counts,
         )
 
@@ -120,6 +122,16 @@ def _percents(
     some, of = COUNTS.index(part), COUNTS.index(whole)
     pairs = [(sums[layer, factor][some], sums[layer, factor][of]) for layer in layers]
     return tuple(100 * some / all_of_them if all_of_them else None for some, all_of_them in pairs)
+
+
+def _counted(found: Mapping[str, Any]) -> Counts:
+    """The counts of one factor of a module; raises ValueError where they are no counts."""
+    counts = tuple(found[name] for name in COUNTS)
+    weights, differ, important, conflicts = counts
+    whole = all(type(count) is int for count in counts)
+    if not whole or not 0 <= conflicts <= important <= weights or not conflicts <= differ <= weights:
+        raise ValueError(counts)
+    return counts
 
 
 def _sum(some: Counts, more: Counts) -> Counts:
