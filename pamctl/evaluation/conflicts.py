@@ -56,7 +56,7 @@ class Diagnosis:
                 layer = layer_of(module)
                 for factor in FACTORS:
                     place = layer, factor
-                    counts[place] = _sum(counts.get(place, NOTHING), _counts(factors[factor]))
+                    counts[place] = _sum(counts.get(place, NOTHING), _counted(factors[factor]))
         except (KeyError, TypeError, AttributeError, ValueError) as fault:
             raise ValueError("`conflicts` does not count the signs of each module") from fault
         top_p = _field(record, "top_p", (int, float))
@@ -126,9 +126,8 @@ def _percents(
 
 def _counted(found: Mapping[str, Any]) -> Counts:
     """The counts of one factor of a module; raises ValueError where they are no counts."""
-    counts = tuple(found[name] for name in COUNTS)
-    weights, differ, important, conflicts = counts
-    whole = all(type(count) is int for count in counts)
+    weights, differ, important, conflicts = counts = _counts(found)
+    whole = type(weights) is type(differ) is type(important) is type(conflicts) is int
     if not whole or not 0 <= conflicts <= important <= weights or not conflicts <= differ <= weights:
         raise ValueError(counts)
     return counts

@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 FIRST = "first task"
 """What a plain first task is called in place of a system: many systems go on from it."""
+LARGEST = 1e100
+"""More than any loss that float32 holds, and so little that sums of it stay numbers."""
 POINTS = 60
 """Most points that a curve keeps."""
 _ALONE, _FIRST = "alone", "first"
@@ -48,6 +50,20 @@ def place_in_run(log: PurePath) -> Place:
     return Place(FIRST if first else system, None if order == _ALONE else order, int(seed.split("-")[1]))
 
 
+def refuse_broken(event: Mapping[str, Any]) -> None:
+    """Raise ValueError that names the field of an event of a training which is not what it should be."""
+    kinds: dict[str, type] = {"step": int, "task": str, "method": str, "seed": int}
+    for name, kind in kinds.items():
+        if name in event and type(event[name]) is not kind:
+            raise ValueError(f"`{name}` is {event[name]!r}")
+    if event["event"] == "step" and not _is_loss(event.get("loss")):
+        raise ValueError(f"`loss` is {event.get('loss')!r}")
+
+
+def _is_loss(value: object) -> bool:
+    return type(value) in (int, float) and -LARGEST <= cast(float, value) <= LARGEST
+
+
 def curves_of(events: Iterable[Mapping[str, Any]], place: Place | None = None) -> Iterator[Curve]:
     """The curves that the events of one or more trainings make.
 
@@ -72,7 +88,7 @@ def curves_of(events: Iterable[Mapping[str, Any]], place: Place | None = None) -
 
 def _curve(begun: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], place: Place | None) -> Curve:
     system, order, seed = place or _told(begun)
-    points = thinned([int(step["step"]) for step in steps], [float(step["loss"]) for step in steps])
+    points = thinned([step["step"] for step in steps], [float(step["loss"]) for step in steps])
     return Curve(system, order, seed, str(begun["task"]), *points)
 
 

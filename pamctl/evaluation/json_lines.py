@@ -13,6 +13,9 @@ from typing import Any
 from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.whole_output import disk_faults_named
 
+_ESCAPED_HALF = re.compile(rb"\\u[dD]")
+"""Half of a character that JSON escapes in two halves, or has lost one of them."""
+
 
 @dataclass(frozen=True)
 class Line:
@@ -71,7 +74,7 @@ def read_lines(path: Path) -> Iterator[Line]:
 
 def _record(path: Path, number: int, text: bytes) -> Mapping[str, Any] | None:
     try:
-        record = json.loads(text)
+        record = json.loads(text.decode())
     except (ValueError, RecursionError) as fault:
         if _is_torn(text):
             return None
@@ -80,7 +83,17 @@ def _record(path: Path, number: int, text: bytes) -> Mapping[str, Any] | None:
         ) from fault
     if not isinstance(record, dict):
         raise Refusal(f"{path} line {number} is not an object", "remove the line, or name another file")
+    if _ESCAPED_HALF.search(text):
+        _refuse_half_characters(f"{path} line {number}", record)
     return record
+
+
+def _refuse_half_characters(where: str, record: Mapping[str, Any]) -> None:
+    """Refuse a text with a lone surrogate, such as "\\ud800", which no file can hold."""
+    try:
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError as fault:
+        raise Refusal(f"{where} has a text with half of a character in it", "remove the line") from fault
 
 
 def _is_torn(text: bytes) -> bool:

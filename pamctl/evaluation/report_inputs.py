@@ -7,7 +7,7 @@ from typing import Any
 
 from pamctl.evaluation.conflicts import SCHEMA as DIAGNOSIS
 from pamctl.evaluation.conflicts import Diagnosis
-from pamctl.evaluation.curves import Curve, Place, curves_of, place_in_run
+from pamctl.evaluation.curves import Curve, Place, curves_of, place_in_run, refuse_broken
 from pamctl.evaluation.json_lines import read_lines
 from pamctl.evaluation.predictions import SCHEMA as PREDICTION
 from pamctl.evaluation.predictions import Prediction
@@ -91,13 +91,15 @@ def _read(path: Path, place: Place | None) -> Inputs:
     for line in read_lines(path):
         if line.record is None:
             found.notes.append(line.torn_note(path))
-        elif (schema := _schema_of(line.record)) == TRAINING:
-            events.append(line.record)
-        else:
-            try:
+            continue
+        try:
+            if (schema := _schema_of(line.record)) == TRAINING:
+                refuse_broken(line.record)
+                events.append(line.record)
+            else:
                 _add(found, schema, line.record)
-            except ValueError as fault:
-                raise Refusal(f"{path} line {line.number}: {fault}", WAY_ON) from fault
+        except ValueError as fault:
+            raise Refusal(f"{path} line {line.number}: {fault}", WAY_ON) from fault
     found.curves += _curves(path, events, place)
     if path.name == _DIAGNOSTICS or found.diagnoses:
         found.results.clear()

@@ -66,3 +66,19 @@ def test_a_module_is_in_the_layer_that_its_name_tells(module: str, layer: str) -
 
 def test_a_stage_that_was_not_compared_tells_nothing() -> None:
     assert Diagnosis.from_json({"conflicts": None}) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"conflicts": 11},
+        {"conflicts": -1},
+        {"important": 101},
+        {"differ": 4},
+        {"weights": 1e999},
+        {"differ": "5"},
+    ],
+)
+def test_counts_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="`conflicts` does not count the signs of each module"):
+        stage(q={"a": counts(10, 5) | wrong, "b": counts(10, 5)})

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pamctl.evaluation.json_lines import append_records, read_lines
+from pamctl.refusal import Refusal
 from tests.evaluation import killed_writers
 
 ROUNDS = 20
@@ -49,3 +50,21 @@ def test_a_record_cut_off_anywhere_is_torn_and_not_refused(tmp_path: Path, recor
         assert [line.record for line in read_lines(tmp_path / "r.jsonl")] == [None], whole[:end]
     (tmp_path / "r.jsonl").write_bytes(whole)
     assert [line.record for line in read_lines(tmp_path / "r.jsonl")] == [record]
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        (b'{"a": "\\ud83d"}', "line 2 has a text with half of a character in it"),
+        (b'{"\\uD83D": 1}', "line 2 has a text with half of a character in it"),
+        (b'{"a": "\xed\xa0\xbd"}', "line 2 is not JSON"),
+        (b'{"a": "\xff"}', "line 2 is not JSON"),
+    ],
+)
+def test_a_text_that_no_file_can_hold_is_refused(tmp_path: Path, line: bytes, fault: str) -> None:
+    whole = b'{"a": "\\ud83d\\ude00"}'
+    (tmp_path / "r.jsonl").write_bytes(whole + b"\n" + line + b"\n" + whole)
+    with pytest.raises(Refusal, match=fault):
+        [*read_lines(tmp_path / "r.jsonl")]
+    (tmp_path / "r.jsonl").write_bytes(whole)
+    assert [read.record for read in read_lines(tmp_path / "r.jsonl")] == [{"a": "\U0001f600"}]

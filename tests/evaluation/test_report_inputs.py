@@ -1,6 +1,7 @@
 """What a report reads: files of every kind in any order, and folders of runs."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,13 @@ def test_a_torn_line_of_any_file_is_told(run: Path) -> None:
         ({**DIAGNOSIS, "seed": None}, "line 2: `seed` is None"),
         ({**DIAGNOSIS, "conflicts": {}}, "line 2: `conflicts` does not count the signs of each module"),
         ({**RESULT, "schema": "other/1"}, "line 2: `schema` is 'other/1'"),
+        ({**DIAGNOSIS, "top_p": 10**400}, "line 2: `top_p` is 1000"),
         ({"event": "step", "step": 1, "loss": 2.0}, "is no training log"),
+        ({"event": "step", "step": 1, "loss": math.inf}, "line 2: `loss` is inf"),
+        ({"event": "step", "step": 1, "loss": 10**400}, "line 2: `loss` is 1000"),
+        ({"event": "step", "step": 1}, "line 2: `loss` is None"),
+        ({"event": "step", "step": "1", "loss": 1}, "line 2: `step` is '1'"),
+        ({"event": "start", "task": None}, "line 2: `task` is None"),
     ],
 )
 def test_a_record_at_fault_is_named(record: dict[str, Any], told: str, tmp_path: Path) -> None:
