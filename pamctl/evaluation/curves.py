@@ -9,6 +9,7 @@ FIRST = "first task"
 """What a plain first task is called in place of a system: many systems go on from it."""
 LARGEST = 1e100
 """More than any loss that float32 holds, and so little that sums of it stay numbers."""
+LAST_STEP = 2**53
 POINTS = 60
 """Most points that a curve keeps."""
 _ALONE, _FIRST = "alone", "first"
@@ -56,6 +57,8 @@ def refuse_broken(event: Mapping[str, Any]) -> None:
     for name, kind in kinds.items():
         if name in event and type(event[name]) is not kind:
             raise ValueError(f"`{name}` is {event[name]!r}")
+    if not 0 <= event.get("step", 0) <= LAST_STEP:
+        raise ValueError(f"`step` is {event['step']}")
     if event["event"] == "step" and not _is_loss(event.get("loss")):
         raise ValueError(f"`loss` is {event.get('loss')!r}")
 

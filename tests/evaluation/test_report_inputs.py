@@ -129,6 +129,7 @@ def test_a_torn_line_of_any_file_is_told(run: Path) -> None:
         ({"event": "step", "step": 1, "loss": 10**400}, "line 2: `loss` is 1000"),
         ({"event": "step", "step": 1}, "line 2: `loss` is None"),
         ({"event": "step", "step": "1", "loss": 1}, "line 2: `step` is '1'"),
+        ({"event": "step", "step": 10**400, "loss": 1}, "line 2: `step` is 1000"),
         ({"event": "start", "task": None}, "line 2: `task` is None"),
     ],
 )

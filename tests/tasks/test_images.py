@@ -1,5 +1,6 @@
 """Images are found in folders, zip and tar archives, none of them unpacked, and faults name their place."""
 
+import errno
 import io
 import tarfile
 import zipfile
@@ -29,8 +30,8 @@ def folder_of(place: Path, files: dict[str, bytes]) -> Path:
     return place
 
 
-def zip_of(place: Path, files: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(place.with_suffix(".zip"), "w", zipfile.ZIP_DEFLATED) as archive:
+def zip_of(place: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(place.with_suffix(".zip"), "w", method) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
     return place.with_suffix(".zip")
@@ -106,8 +107,9 @@ def test_a_broken_image_is_named_with_its_record(tmp_path: Path, make: Make) -> 
         picture()
 
 
-def test_a_damaged_member_is_named(tmp_path: Path) -> None:
-    place = zip_of(tmp_path / "z", {"a.png": png((1, 1, 1))})
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_member_is_named(tmp_path: Path, method: int) -> None:
+    place = zip_of(tmp_path / "z", {"a.png": png((1, 1, 1))}, method)
     content = bytearray(place.read_bytes())
     content[50] ^= 0xFF
     place.write_bytes(content)
@@ -134,3 +136,19 @@ def test_archives_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.rar").write_bytes(b"")
     with pytest.raises(UsageRefusal, match=r"no folder, \.zip or \.tar"):
         open_source(tmp_path / "a.rar")
+
+
+def test_a_link_to_itself_hides_nothing_beside_it(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "f", {"a.png": png((1, 1, 1))})
+    (folder / "b.png").symlink_to(folder / "b.png")
+    assert Images([folder]).find("a.png", "") is not None
+    assert Images([folder]).find("b.png", "") is None
+
+
+def test_a_folder_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scandir(folder: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", folder)
+
+    monkeypatch.setattr("pamctl.tasks.images.folder.os.scandir", scandir)
+    with pytest.raises(Refusal, match=r"shut/x cannot be read: Permission denied"):
+        Images([folder_of(tmp_path / "shut", {"x/a.png": b""})]).find("x/a.png", "")

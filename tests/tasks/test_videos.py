@@ -232,5 +232,9 @@ def test_the_first_place_and_what_is_fastest_to_read_win(tmp_path: Path) -> None
     with pytest.raises(UsageRefusal, match="third cannot be read: No such file"):
         Videos([second, tmp_path / "third"]).find(["b"], WHERE)
     (tmp_path / "videos.zip").write_bytes(b"")
+    (tmp_path / "third").mkdir()
+    (tmp_path / "third" / "v.npy").symlink_to(tmp_path / "third" / "v.npy")
+    with pytest.raises(UsageRefusal, match="third cannot be read: Too many levels"):
+        Videos([tmp_path / "third"]).find(["v"], WHERE)
     with pytest.raises(UsageRefusal, match=r"videos\.zip is no folder"):
         Videos([tmp_path / "videos.zip"]).find(["a"], WHERE)

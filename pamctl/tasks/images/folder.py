@@ -6,6 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
+from pamctl.refusal import Refusal
+
 
 @dataclass(frozen=True, slots=True)
 class Folder:
@@ -36,6 +38,16 @@ def _listed(folder: str) -> frozenset[str]:
     """The files of a folder: asking once is faster than asking for each of many images."""
     try:
         with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries if entry.is_file())
+            return frozenset(entry.name for entry in entries if _is_file(entry))
+    except PermissionError as fault:
+        raise Refusal(f"{folder} cannot be read: {fault.strerror}", "give yourself the right to") from fault
     except (OSError, ValueError):
         return frozenset()
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """False for a link that leads to itself as well, which is no reason to miss what lies beside it."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False

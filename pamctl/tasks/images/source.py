@@ -1,5 +1,6 @@
 """What images are read from: anything that finds an image by the name a task gives it, and opens it."""
 
+import lzma
 import zlib
 from collections.abc import Iterable
 from typing import IO, Protocol
@@ -47,5 +48,5 @@ class Index:
         return None
 
 
-DAMAGED = (zlib.error, EOFError, NotImplementedError, RuntimeError)
+DAMAGED = (zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
 """What archives raise, beside OSError and ValueError, where their bytes are not what their index says."""

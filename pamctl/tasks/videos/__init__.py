@@ -52,6 +52,8 @@ def _listed(folder: Path) -> dict[str, Path]:
     try:
         with os.scandir(folder) as opened:
             entries = list(opened)
+        kinds = (_is_file, _is_folder, _is_array)
+        return {Path(entry.name).stem: Path(entry.path) for fits in kinds for entry in entries if fits(entry)}
     except NotADirectoryError as fault:
         raise UsageRefusal(
             f"{folder} is no folder, and videos are read from folders", "unpack it, and name what comes of it"
@@ -60,8 +62,6 @@ def _listed(folder: Path) -> dict[str, Path]:
         raise UsageRefusal(
             f"{folder} cannot be read: {fault.strerror}", "name a folder that holds videos"
         ) from fault
-    kinds = (_is_file, _is_folder, _is_array)
-    return {Path(entry.name).stem: Path(entry.path) for fits in kinds for entry in entries if fits(entry)}
 
 
 def _opened(path: Path, where: str) -> FrameSource:
