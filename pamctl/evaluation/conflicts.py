@@ -99,7 +99,7 @@ def conflicts_of(system: str, stages: Iterable[Diagnosis]) -> LayerConflicts:
     for stage in found:
         for place, counts in stage.counts.items():
             sums[place] = _sum(sums.get(place, NOTHING), counts)
-    layers = tuple(sorted({layer for layer, _ in sums}, key=_depth))
+    layers = by_depth(layer for layer, _ in sums)
     return LayerConflicts(
         system,
         layers,
@@ -114,6 +114,11 @@ def layer_of(module: str) -> str:
     """The layer that a module is in, such as `language_model.layers.3`; the module itself if in none."""
     found = _LAYER.match(module)
     return found.group() if found else module
+
+
+def by_depth(layers: Iterable[str]) -> tuple[str, ...]:
+    """Layers, each once, from the input of the model to its output."""
+    return tuple(sorted(set(layers), key=_depth))
 
 
 def _percents(
