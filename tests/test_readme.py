@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import yaml
 
 from pamctl.cli.train_task import train_task
 from pamctl.tasks.readers import readers
+from pamctl.tasks.task_file import read_task_file
 from pamctl.training.methods import METHODS, Method
 from tests.hub_server import Hub, serve
 
@@ -116,7 +118,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, hub: Hub, demo: Path) -> Path
 def test_every_other_command_runs_in_order(home: Path) -> None:
     assert (home / "both" / "adapter_model.safetensors").is_file()
     assert (home / "of-three-formats" / "adapter_model.safetensors").is_file()
-    assert (home / "mine" / "answers.jsonl").read_text().count("\n") == 2
+    assert (home / "mine" / "answers.jsonl").read_text().count("\n") == 3
 
 
 def test_what_readme_pushes_arrives_on_the_hub(home: Path, hub: Hub) -> None:
@@ -173,6 +175,14 @@ def test_the_table_of_readers_tells_prompt_metric_and_split() -> None:
         assert name == "scienceqa" or prompt.startswith(f"`{reader.template}`")
         seen = re.search(r"on (\d+) frames, (\d+) apart", prompt)
         assert ((int(seen[1]), int(seen[2])) if seen else (1, 1)) == (reader.frames, reader.stride)
+
+
+def test_the_tomls_of_tasks_say_what_a_task_may(tmp_path: Path) -> None:
+    tomls = [toml for toml in re.findall(r"```toml\n(.*?)```", README, re.DOTALL) if "reader" in toml]
+    assert len(tomls) == 3
+    for toml in tomls:
+        (tmp_path / "task.toml").write_text(toml)
+        assert read_task_file(tmp_path / "task.toml").table == tomllib.loads(toml)
 
 
 def test_every_command_is_in_the_table() -> None:
