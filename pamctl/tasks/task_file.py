@@ -22,12 +22,14 @@
 Every key but `reader` may be left out, and a folder that a reader recognises needs no TOML at all.
 """
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
+from pamctl.evaluation.answers import METRICS
 from pamctl.known_names import refuse_unknown
 from pamctl.refusal import UsageRefusal
 from pamctl.tasks.images import Images
@@ -171,6 +173,7 @@ class TaskFile:
         if "metric" in self.table:
             if "scoring" in self.table:
                 raise UsageRefusal(f"{self.place} has metric and scoring", "keep one of them")
+            refuse_unknown([self.table["metric"]], list(METRICS), f"{self.place}: metric")
             return str(self.table["metric"])
         if self.table.get("scoring", self.reader.scoring) != "coin":
             return self.reader.metric
@@ -205,7 +208,7 @@ def read_task_file(path: Path) -> TaskFile:
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as fault:
         raise UsageRefusal(
             f"{path} is not TOML: {fault}", "see pamctl tasks --help for an example"
         ) from fault
@@ -225,6 +228,9 @@ def read_task_file(path: Path) -> TaskFile:
             _refuse_below(value, 1, f"{path}: {key}")
             if value > MOST:
                 raise UsageRefusal(f"{path}: {key} is {value}", f"give {MOST} or less")
+        if key == "frames" and value > 1 and reader.frames == 1:
+            raise UsageRefusal(f"{path}: frames is {value}, and {named} has pictures", "leave frames out")
+        _refuse_nul(value, f"{path}: {key}")
     return TaskFile(path, path.parent, reader, table)
 
 
@@ -251,5 +257,15 @@ def _check(value: object, kinds: type | tuple[type, ...], where: str) -> None:
 
 
 def _refuse_below(value: float, least: int, where: str) -> None:
-    if not value >= least:
+    if not least <= value < math.inf:
         raise UsageRefusal(f"{where} is {value}", f"give {least} or more")
+
+
+def _refuse_nul(value: object, where: str) -> None:
+    """Refuse a text with a NUL character, which no name of a file can have."""
+    match value:
+        case str() if "\0" in value:
+            raise UsageRefusal(f"{where} has a NUL character", "leave it out")
+        case list() | dict():
+            for each in value.values() if isinstance(value, dict) else value:
+                _refuse_nul(each, where)

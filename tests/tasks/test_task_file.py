@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.tasks import Recipe, Task, open_task
@@ -120,6 +121,12 @@ def test_splits_made_of_the_same_examples_are_told_together(tmp_path: Path) -> N
         ('colour = "red"', "colour is not known"),
         ("text_length = 0", "text_length is 0"),
         ("frames = 99999999999999999999", "frames is 99999999999999999999"),
+        ("frames = 2", "frames is 2, and vqav2 has pictures"),
+        ('data = "a\\u0000b"', "data has a NUL character"),
+        ('images = ["a\\u0000b"]', "images has a NUL character"),
+        ('metric = "vqa2"', "metric: vqa2 is not known"),
+        ("[recipe]\nlr = inf", "recipe.lr is inf"),
+        (f"a = {'[' * 3000}", "is not TOML"),
         ('text_length = "long"', "text_length is 'long'"),
         ("text_length = true", "text_length is True"),
         ('missing = "ignore"', "missing is 'ignore'"),
@@ -199,3 +206,18 @@ def test_jsonl_with_a_toml_has_a_metric_and_images_in_an_archive(tmp_path: Path)
     (example,) = task.split("test")
     assert (example.prefix, example.answers, example.type) == ("what ?", ("a", "b"), "t")
     assert len(example.load_images()) == 1
+
+
+@pytest.mark.parametrize(
+    ("toml", "line", "fault"),
+    [
+        ("file = 3", '"split": "train"', "file is 3"),
+        ("", '"split": "dev"', "line 1: `split` is 'dev'"),
+    ],
+)
+def test_jsonl_with_a_toml_loses_no_line(tmp_path: Path, toml: str, line: str, fault: str) -> None:
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
+    example = f'{{"image": "a.png", "question": "what ?", "answer": "a", {line}}}\n'
+    (tmp_path / "task.jsonl").write_text(example)
+    with pytest.raises(Refusal, match=fault):
+        open_task(with_toml(tmp_path, f'reader = "jsonl"\n{toml}')).split("train")

@@ -1,5 +1,6 @@
 """How one picture of a task is decoded: eight-bit RGB from an image file, each fault named with its place."""
 
+import math
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,7 @@ class Picture:
         """The image as RGB; refuses what is broken, 16-bit, or larger than Pillow's decompression limit."""
         try:
             return (self._decoded(),)
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as fault:
+        except Image.DecompressionBombError as fault:
             raise Refusal(
                 f"{self.where}: image {self.place} has more than {Image.MAX_IMAGE_PIXELS} pixels",
                 "scale it down, or remove the line",
@@ -49,8 +50,11 @@ class Picture:
 
     def _decoded(self) -> Image.Image:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # of damaged metadata, which changes no pixel
+            warnings.simplefilter("ignore")
             with self.source.open(self.name) as file, Image.open(file) as image:
+                if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+                    raise Image.DecompressionBombError
                 if image.mode.startswith(DEEP_MODES):
                     raise ValueError(f"mode {image.mode} has more than 8 bits a channel")
                 # Pillow loses the colour key of a palette unless alpha is made explicit first

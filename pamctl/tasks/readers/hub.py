@@ -29,6 +29,7 @@ from pamctl.tasks.releases.table import ColumnOfPictures, Shown, Table
 from pamctl.tasks.task import Example
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_ON_HUB = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")
 _TEXTS = ("dataset", "config", "revision", "answer_template")
 _TABLES = ("columns", "files")
 
@@ -87,7 +88,12 @@ def _usual(split: str) -> list[str]:
 
 def _matching(folder: Path, patterns: str | Sequence[str]) -> list[Path]:
     each = [patterns] if isinstance(patterns, str) else patterns
-    return [path for pattern in each for path in sorted(folder.glob(pattern))]
+    try:
+        return [path for pattern in each for path in sorted(folder.glob(pattern))]
+    except (ValueError, NotImplementedError) as fault:
+        raise UsageRefusal(
+            f"{folder}: files is {patterns!r}: {fault}", "give patterns from `data` on"
+        ) from fault
 
 
 def _resolved(release: Release) -> Reader:
@@ -110,6 +116,10 @@ def _check(release: Release) -> None:
     for key, value in release.options.items():
         if key in _TEXTS and not isinstance(value, str):
             raise UsageRefusal(f"{release.folder}: {key} is {value!r}", "give a text")
+        if key == "dataset" and not _ON_HUB.fullmatch(value):
+            raise UsageRefusal(
+                f"{release.folder}: dataset is {value!r}", "give its id on the Hub, such as org/name"
+            )
         if key in _TABLES:
             held = value.values() if isinstance(value, dict) else [None]
             lists = [each if isinstance(each, list) and key == "files" else [each] for each in held]
