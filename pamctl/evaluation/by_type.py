@@ -37,6 +37,12 @@ def unread_answers(comparison: Comparison) -> dict[str, dict[str, Spread]]:
     return found
 
 
+def unread_tasks(comparison: Comparison) -> dict[str, dict[str, Spread]]:
+    """Those of `unread_answers` of which any system has any."""
+    shares = unread_answers(comparison)
+    return {task: own for task, own in shares.items() if any(share.mean for share in own.values())}
+
+
 def _finals(comparison: Comparison, system: str, task: str) -> list[Result]:
     return [matrix.finals[task] for matrix in comparison.of(system) if task in matrix.finals]
 

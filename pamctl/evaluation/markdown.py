@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from pamctl.evaluation.by_type import scores_by_type, unread_answers
+from pamctl.evaluation.by_type import scores_by_type, unread_tasks
 from pamctl.evaluation.metrics import FORGETTING, IDENTITY, definitions
 from pamctl.evaluation.results import Result
 from pamctl.evaluation.summary import DDOF, Comparison, Paired
@@ -74,9 +74,7 @@ def _below_scores(comparison: Comparison) -> Iterator[str]:
     for task, scores in scores_by_type(comparison).items():
         yield from ("", f"### {task} by type of question, after the last task", "")
         yield from markdown_table(*types_table(scores))
-    shares = unread_answers(comparison)
-    told = {task: own for task, own in shares.items() if any(share.mean for share in own.values())}
-    if told:
+    if told := unread_tasks(comparison):
         lead = "Percent of the predictions after the last task; each is scored 0."
         yield from ("", "### Predictions that no answer could be read from", "", lead, "")
         yield from markdown_table(*unread_table(comparison, told))

@@ -17,10 +17,10 @@ from pamctl.evaluation.matrix import Missing
 from pamctl.evaluation.page import page_of
 from pamctl.evaluation.page.elements import VOID, element, escaped, joined, number
 from pamctl.evaluation.report import Report, report_of
-from pamctl.evaluation.results import Result
+from pamctl.evaluation.results import Result, TypeScore
 from pamctl.evaluation.summary import comparisons_of
 from pamctl.training.methods import METHODS
-from tests.page_cases import no_picture, picture, report_of_grid
+from tests.page_cases import TASKS, no_picture, picture, report_of_grid
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&\u202e"
@@ -280,3 +280,19 @@ def test_void_elements_have_no_end() -> None:
 )
 def test_places_are_told_to_a_tenth_of_a_pixel(value: float, written: str) -> None:
     assert number(value) == written
+
+
+def test_scores_by_type_and_what_was_unread_have_tables(report: Report) -> None:
+    (comparison,) = report.comparisons
+    told = Result(
+        "tiny-a", "trained", TASKS, "scienceqa", 50.0, 8, types={"count": TypeScore(25.0, 4)}, unread=2
+    )
+    matrices = tuple(replace(matrix, finals={"tiny-a": told}) for matrix in comparison.matrices)
+    words = Outline(
+        page_of(replace(report, comparisons=(replace(comparison, matrices=matrices),)), picture)
+    ).words
+    assert "tiny-a by type of question, after the last task" in words
+    assert "Predictions that no answer could be read from" in words
+    assert re.search(r"method .*count .*mean of types", words)
+    # each of the methods, in both tables: 25 % right, and 2 of 8 not read
+    assert words.count("25.00 ± 0.00") == 3 * len(comparison.systems)

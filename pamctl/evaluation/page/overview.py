@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pamctl.evaluation.baseline import Changes
+from pamctl.evaluation.by_type import scores_by_type, unread_tasks
 from pamctl.evaluation.page.elements import Content, Html, element, identifier
 from pamctl.evaluation.page.section import Section
 from pamctl.evaluation.page.tables import plain_table, sortable_table
@@ -18,6 +19,8 @@ from pamctl.evaluation.tables import (
     final_table,
     order_table,
     summary_table,
+    types_table,
+    unread_table,
 )
 
 if TYPE_CHECKING:
@@ -51,12 +54,27 @@ def number_sections(comparison: Comparison, report: "Report", id: str) -> Iterat
     yield Section(identifier(id, "metrics"), "Metrics", [note, table])
     title = "Score on each task after the last one"
     yield Section(identifier(id, "final"), title, sortable_table(*final_table(comparison), title, best=best))
+    yield from _below_scores(comparison, id)
     if len(comparison.orders) > 1:
         table = sortable_table(*order_table(comparison), "ACC by order", best=best)
         yield Section(identifier(id, "by-order"), "ACC by order", table)
     yield from _differences(comparison, report, identifier(id, "differences"))
     if (changes := report.changes(comparison)) is not None:
         yield _changes(changes, comparison, identifier(id, "baseline"))
+
+
+def _below_scores(comparison: Comparison, id: str) -> Iterator[Section]:
+    """Scores by type of question, and what could not be read, of the tasks that tell them."""
+    for place, (task, scores) in enumerate(scores_by_type(comparison).items()):
+        title = f"{task} by type of question, after the last task"
+        best = comparison.sequential
+        table = sortable_table(*types_table(scores), title, best=best)
+        yield Section(identifier(id, f"types-{place}"), title, table)
+    if unread := unread_tasks(comparison):
+        title = "Predictions that no answer could be read from"
+        lead = element("p", "Percent of the predictions after the last task; each is scored 0.")
+        table = sortable_table(*unread_table(comparison, unread), title)
+        yield Section(identifier(id, "unread"), title, [lead, table])
 
 
 def _differences(comparison: Comparison, report: "Report", id: str) -> Iterator[Section]:
