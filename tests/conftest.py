@@ -16,9 +16,13 @@ settings.load_profile("pamctl")
 for threads in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(threads, "1")
 
-# Tests keep compiled programs apart from the user's, and leave none behind.
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="pamctl-tests-")
-atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+# Tests keep compiled programs apart from the user's, and leave none behind. What one test compiles, all later
+# ones find, in whichever process: pytest-xdist's workers get the environment of the one that starts them.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="pamctl-tests-")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(os.environ["XDG_CACHE_HOME"], "jax")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 # Those that take minutes, by themselves, begin first: at the end a second worker would wait for them.
 _LONG = (

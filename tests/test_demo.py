@@ -19,6 +19,7 @@ from pamctl.sequences.folder import REPORT
 from pamctl.sequences.steps import DIAGNOSTICS, RESULTS
 from pamctl.tasks import embedded
 from pamctl.tasks.task import Recipe
+from tests.in_haste import compiled_in_haste
 from tests.training_cases import write_base
 
 WEIGHTS = "adapter_model.safetensors"
@@ -27,7 +28,7 @@ CELLS = Path("order-1", "seed-0")
 
 @pytest.fixture(scope="module", autouse=True)
 def _small_tasks() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched, compiled_in_haste():
         patched.setattr(embedded, "TRAIN_EXAMPLES", 30)
         patched.setattr(embedded, "TEST_EXAMPLES", 8)
         # Fast enough that important signs flip within a few steps, so that PAM is not Average.

@@ -7,6 +7,7 @@ that importing jax takes are shared. Run as a script this file is the process th
 import atexit
 import itertools
 import json
+import math
 import os
 import resource
 import signal
@@ -96,6 +97,9 @@ def _serve() -> None:
     import pamctl.merging
     import pamctl.sequences.run
     import pamctl.training.task_run  # noqa: F401
+    from pamctl.tasks import embedded
+
+    embedded.TRAIN_EXAMPLES = 100  # drawing thousands takes longer than all that is done with a few
 
     for line in sys.stdin:
         request = json.loads(line)
@@ -120,6 +124,7 @@ def _become(
         os.close(file)
     os.chdir(cwd)
     if file_size is not None:
+        _write_no_compiled_programs()  # others would find them cut off
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     if signalled is not None:
         _signal_itself(Signalled(*signalled))
@@ -137,6 +142,12 @@ def _leave(code: Any) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)
+
+
+def _write_no_compiled_programs() -> None:
+    import jax
+
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", math.inf)
 
 
 def _signal_itself(signalled: Signalled) -> None:

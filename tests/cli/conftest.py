@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.adapter_cases import child_of, random_adapter, saved
+from tests.in_haste import FLAGS
 from tests.sequence_cases import write_inputs, write_sequence
 from tests.warm_pamctl import WarmPamctl
 
@@ -23,13 +24,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmPamctl]:
-    """The program, whose runs share what jax has compiled, and that in haste: they compute for a moment."""
+    """The program, whose runs compile in haste: they compute for a moment."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
-        patched.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
-        patched.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        # A command whose files may not grow cannot keep what it compiled, which it tells.
-        patched.setenv("PYTHONWARNINGS", "ignore:Error writing persistent compilation cache")
+        patched.setenv("XLA_FLAGS", FLAGS)
+        # A command that is killed may leave a compiled program half-written, which the next would tell.
+        patched.setenv("PYTHONWARNINGS", "ignore:Error reading persistent compilation cache")
         program = WarmPamctl(tmp_path_factory.mktemp("streams"))
     yield program
     program.close()

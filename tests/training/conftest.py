@@ -1,12 +1,20 @@
 """One base, two tasks and a first adapter for all tests of training."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pamctl.models.base import Base, load_base
 from pamctl.training import train_task
+from tests.in_haste import compiled_in_haste
 from tests.training_cases import SETTINGS, write_base, write_task
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _in_haste() -> Iterator[None]:
+    with compiled_in_haste():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +24,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_base(folder / "base")
     write_task(folder, "colours", seed=0)
     write_task(folder, "shapes", seed=1)
-    train_task(folder / "colours.jsonl", folder / "first", base=str(folder / "base"), **SETTINGS)
+    with compiled_in_haste():
+        train_task(folder / "colours.jsonl", folder / "first", base=str(folder / "base"), **SETTINGS)
     return folder
 
 

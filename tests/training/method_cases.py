@@ -1,12 +1,9 @@
 """Second tasks after `first`, and what tests of methods look at in them."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from pamctl.adapters import open_adapter
@@ -17,21 +14,6 @@ SETTINGS: dict[str, Any] = {"batch_size": BATCH, "learning_rate": RATE, "steps":
 
 Factors = dict[str, tuple[np.ndarray, np.ndarray]]
 """A (r, in) and B (out, r) by module."""
-
-
-@contextmanager
-def compiled_in_haste() -> Iterator[None]:
-    """What is compiled inside is hardly optimised: compiling well takes long, for a few runs of it.
-
-    Nothing that is compiled outside is used inside, nor the other way round: the last bits differ.
-    """
-    jax.clear_caches()
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
-        jax.clear_caches()
 
 
 class Bench:

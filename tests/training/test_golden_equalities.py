@@ -1,6 +1,5 @@
 """Methods that are the same where a number is 0 or 1, bit for bit, and not the same otherwise."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from pamctl.adapters import LoraFactors, open_adapter
 from pamctl.merging import merge
 from pamctl.training.methods import METHODS
-from tests.training.method_cases import Bench, compiled_in_haste, same
+from tests.training.method_cases import Bench, same
 
 # Steps large enough that signs change.
 LARGE: dict[str, Any] = {"learning_rate": 0.3, "align_every": 2}
@@ -32,9 +31,8 @@ class KeptBench(Bench):
 
 
 @pytest.fixture(scope="module")
-def bench(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeptBench]:
-    with compiled_in_haste():
-        yield KeptBench(inputs, tmp_path_factory.mktemp("golden"))
+def bench(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> KeptBench:
+    return KeptBench(inputs, tmp_path_factory.mktemp("golden"))
 
 
 @pytest.mark.parametrize(

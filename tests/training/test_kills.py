@@ -43,7 +43,8 @@ def train(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Training]:
     write_task(inputs, "colours", seed=0)
     write_task(inputs, "shapes", seed=1)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        patched.delenv("JAX_COMPILATION_CACHE_DIR")  # what is killed half-writes compiled programs too
+        patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         program = WarmPamctl(tmp_path_factory.mktemp("streams"))
     first = "train-task colours.jsonl --base base --steps 2 --lr 0.02 -o first"
     assert program(*first.split(), cwd=inputs).code == 0

@@ -1,7 +1,7 @@
 """Each method's second task on the engine against the same in float64 torch, written from its formula."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from tests.training.method_cases import (  # noqa: E402
     BATCH,
     SETTINGS,
     Bench,
-    compiled_in_haste,
     events,
 )
 from tests.training.torch_methods import (  # noqa: E402
@@ -69,9 +68,8 @@ class ReferenceBench(Bench):
 
 
 @pytest.fixture(scope="module")
-def bench(inputs: Path, base: Base, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReferenceBench]:
-    with compiled_in_haste():
-        yield ReferenceBench(inputs, base, tmp_path_factory.mktemp("trained"))
+def bench(inputs: Path, base: Base, tmp_path_factory: pytest.TempPathFactory) -> ReferenceBench:
+    return ReferenceBench(inputs, base, tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture(scope="module")

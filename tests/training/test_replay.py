@@ -27,7 +27,7 @@ from pamctl.training.inheritance import Inheritance, inherited
 from pamctl.training.preparation import Prepared, prepare
 from pamctl.training.replay import Replay, kept_of, resolved_replay, shares_of
 from pamctl.training.replay_buffer import ReplayBuffer, buffer_after, read_buffer, write_buffer
-from tests.training.method_cases import Bench, compiled_in_haste
+from tests.training.method_cases import Bench
 from tests.training_cases import EXAMPLES, write_task
 
 IDS = st.lists(st.text(max_size=6), min_size=1, max_size=40, unique=True)
@@ -352,10 +352,9 @@ def test_a_chain_of_merged_adapters_replays_through_previous(
     inputs: Path, base: Base, tmp_path: Path
 ) -> None:
     write_task(tmp_path, "sizes", 2)
-    with compiled_in_haste():
-        bench = Bench(inputs, tmp_path, replay="buffer=12")
-        first = bench("er+pam", "colours", global_adapter=None)
-        second = bench("er+pam", global_adapter=first)
+    bench = Bench(inputs, tmp_path, replay="buffer=12")
+    first = bench("er+pam", "colours", global_adapter=None)
+    second = bench("er+pam", global_adapter=first)
     merged = tmp_path / "merged"
     merged.mkdir()
     save_adapter(merge([open_adapter(first), open_adapter(second)], space="factor"), merged)

@@ -14,13 +14,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests.in_haste import FLAGS
+
 ON_DEVICES = Path(__file__).with_name("on_devices.py")
 SETTINGS = "--batch-size 8 --steps 6 --align-every 2 --lr 0.02".split()
 
 
 def on_devices(count: int, fsdp: int, inputs: Path, out: Path) -> dict[str, Any]:
     command = [sys.executable, str(ON_DEVICES), str(count), str(fsdp), str(inputs), str(out)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "XLA_FLAGS": FLAGS}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert ended.returncode == 0, ended.stderr
     found: dict[str, Any] = json.loads(ended.stdout)
     return found
@@ -67,7 +70,7 @@ def pair(*arguments: str) -> list["subprocess.Popen[str]"]:
     return [
         subprocess.Popen(
             [*command, "--process-id", str(number)],
-            env={**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"},
+            env={**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

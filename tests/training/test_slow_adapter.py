@@ -1,7 +1,6 @@
 """The slow adapter: its average by hand, where the next task goes on, and a run that is stopped."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,16 +22,10 @@ from pamctl.training.loop import State, initial_state, train
 from pamctl.training.metrics_log import MetricsLog
 from pamctl.training.preparation import Prepared, prepare
 from pamctl.training.slow_adapter import FAST, weight_of_slow
-from tests.training.method_cases import SETTINGS, compiled_in_haste
+from tests.training.method_cases import SETTINGS
 from tests.training_cases import CONFIG, second_task
 
 HOW: dict[str, Any] = {**SETTINGS, "method": "ilora", "learning_rate": 0.3, "decay": 0.9}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def haste(inputs: Path) -> Iterator[None]:
-    with compiled_in_haste():
-        yield
 
 
 def flat(lora: Lora) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from pamctl.training.reports import Reports, StepResult
 from pamctl.training.terms import Term, resolved_terms, term_record
 from pamctl.training.terms.step import Step
 from pamctl.training.throughput import StepWork
-from tests.training.method_cases import compiled_in_haste
 from tests.training_cases import CONFIG, second_task
 
 
@@ -137,7 +135,7 @@ def prepared(inputs: Path, base: Base) -> Prepared:
 
 
 @pytest.fixture(scope="module")
-def step(prepared: Prepared, base: Base) -> Iterator[Step]:
+def step(prepared: Prepared, base: Base) -> Step:
     """The first batch of shapes, with factors some way from those of `first` and a slow adapter between."""
     run = prepared.run
     batch = run.split.batch(run.order(1))
@@ -147,11 +145,10 @@ def step(prepared: Prepared, base: Base) -> Iterator[Step]:
         for _ in range(2)
     )
     states = jax.jit(partial(suffix_states, CONFIG, remat="none"))
-    with compiled_in_haste():
-        hidden = states(base.parameters, lora, 1.0, batch.images, batch.texts)
-        yield Step(
-            CONFIG, base.parameters, lora, run.start, slow, 1.0, batch.images, batch.texts, hidden, "none"
-        )
+    hidden = states(base.parameters, lora, 1.0, batch.images, batch.texts)
+    return Step(
+        CONFIG, base.parameters, lora, run.start, slow, 1.0, batch.images, batch.texts, hidden, "none"
+    )
 
 
 def value_of(text: str, step: Step) -> float:
