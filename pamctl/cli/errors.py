@@ -3,16 +3,15 @@
 import errno
 import os
 import sys
-import unicodedata
 from collections.abc import Callable
 
 import click
 
+from pamctl.printable import printable
 from pamctl.refusal import Refusal
 
 INTERRUPTED = 130
 CLOSED_PIPE = 141
-LONGEST_WORD = 200
 
 
 def exit_code_of(command: Callable[[], object]) -> int:
@@ -57,20 +56,5 @@ def exit_code_of(command: Callable[[], object]) -> int:
 def _told(what: str, way_on: str, code: int, cause: BaseException) -> int:
     if os.environ.get("PAMCTL_DEBUG") == "1":
         raise cause
-    click.echo(f"Error: {_printable(what)}\nHint: {_printable(way_on)}", err=True)
+    click.echo(f"Error: {printable(what)}\nHint: {printable(way_on)}", err=True)
     return code
-
-
-def _printable(message: str) -> str:
-    """A message on one line that commands no terminal and misleads no reader, each word of a fair length."""
-    line = "".join(_shown(character) for character in " ".join(message.split("\n")))
-    return " ".join(
-        word if len(word) <= LONGEST_WORD else f"{word[: LONGEST_WORD // 2]}…{word[-LONGEST_WORD // 2 :]}"
-        for word in line.split(" ")
-    )
-
-
-def _shown(character: str) -> str:
-    """A character as it may be printed: controls, and what shows as nothing or turns text around, escaped."""
-    unseen = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
-    return ascii(character)[1:-1] if unseen else character

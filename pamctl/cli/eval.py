@@ -130,8 +130,9 @@ def _refuse_options_of_a_model(context: click.Context) -> None:
 
 def score_table(scored: "Sequence[Result]") -> "Table":
     """The scores, each with those by question type beneath it; unread answers where there are some."""
-    from rich.markup import escape
     from rich.table import Table
+
+    from pamctl.printable import printable
 
     unread = any(result.unread for result in scored)
     table = Table("task", "metric", box=None, pad_edge=False)
@@ -139,7 +140,7 @@ def score_table(scored: "Sequence[Result]") -> "Table":
         table.add_column(name, justify="right")
     for result in scored:
         last = [str(result.unread or 0)] if unread else []
-        table.add_row(escape(result.task), result.metric, f"{result.score:.2f}", str(result.n), *last)
+        table.add_row(printable(result.task), result.metric, f"{result.score:.2f}", str(result.n), *last)
         for name, part in (result.types or {}).items():
-            table.add_row(f"  {escape(name)}", "", f"{part.score:.2f}", str(part.n))
+            table.add_row(f"  {printable(name)}", "", f"{part.score:.2f}", str(part.n))
     return table

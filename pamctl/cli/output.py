@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pamctl.printable import harmless, printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -40,17 +42,17 @@ def print_json(name: str, payload: Mapping[str, Any]) -> None:
 def say(message: str) -> None:
     """Tell the person at the terminal something that is not the result."""
     if _printing:
-        click.echo(message, err=True)
+        click.echo(harmless(message), err=True)
 
 
 def warn(message: str) -> None:
     """Say what the user should know before trusting the result."""
     if _printing:
-        click.echo(f"Warning: {message}", err=True)
+        click.echo(f"Warning: {printable(message)}", err=True)
 
 
 def print_table(table: "Table", *, to_stdout: bool = False, whole: bool = False) -> None:
-    """Print a rich table, on stderr unless it is the command's result.
+    """Print a rich table, on stderr unless it is the command's result; its cells are text, and no markup.
 
     Args:
         whole: give it the width that it needs where a terminal does not limit it.
@@ -60,7 +62,7 @@ def print_table(table: "Table", *, to_stdout: bool = False, whole: bool = False)
 
     if not _printing:
         return
-    console = Console(stderr=not to_stdout, soft_wrap=False)
+    console = Console(stderr=not to_stdout, soft_wrap=False, markup=False, emoji=False)
     if whole and not console.is_terminal:
         endless = console.options.update_width(10_000)
         console.width = max(console.width, Measurement.get(console, endless, table).maximum)

@@ -8,6 +8,7 @@ from pamctl.evaluation.report import Report
 from pamctl.evaluation.sparkline import sparkline
 from pamctl.evaluation.summary import Comparison
 from pamctl.evaluation.tables import UNDEFINED, Table, cell_changes_table, changes_table, summary_table
+from pamctl.printable import harmless, printable
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -50,12 +51,14 @@ def with_forgetting(comparison: Comparison, table: Table, *, plain: bool) -> Tab
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> "RichTable":
     from rich.table import Table
 
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    table = Table(title=harmless(title) or None, title_justify="left", box=None, pad_edge=False)
     for number, name in enumerate(header):
         last = name.startswith("forgetting")
-        table.add_column(name.replace(" (", "\n("), justify="left" if number == 0 or last else "right")
+        table.add_column(
+            harmless(name).replace(" (", "\n("), justify="left" if number == 0 or last else "right"
+        )
     table.columns[0].no_wrap = True
-    table.columns[0].min_width = max((len(row[0]) for row in rows), default=0)
+    table.columns[0].min_width = max((len(printable(row[0])) for row in rows), default=0)
     for row in rows:
-        table.add_row(*(cell.replace(" ± ", "±") for cell in row))
+        table.add_row(*(printable(cell).replace(" ± ", "±") for cell in row))
     return table

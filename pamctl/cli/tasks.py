@@ -105,6 +105,7 @@ def show(task: str, index: int, split: str, save: str | None, force: bool) -> No
 
     from pamctl.cli.output import print_result, say
     from pamctl.cli.picture import print_picture, side_by_side
+    from pamctl.printable import harmless
     from pamctl.refusal import UsageRefusal
     from pamctl.tasks import open_task
     from pamctl.whole_output import whole_file
@@ -127,7 +128,7 @@ def show(task: str, index: int, split: str, save: str | None, force: bool) -> No
         say(text)
         print_result(save)
         return
-    print_result(text)
+    print_result(harmless(text))
     print_picture(image, Console())
 
 
@@ -152,6 +153,7 @@ def check(task: str, base: str | None, all_images: bool, as_json: bool) -> None:
     from dataclasses import asdict
 
     from pamctl.cli.output import Progress, print_json, print_result
+    from pamctl.printable import printable
     from pamctl.tasks.check import check_task
 
     with Progress("check", None, unit="example") as progress:
@@ -160,6 +162,6 @@ def check(task: str, base: str | None, all_images: bool, as_json: bool) -> None:
         print_json("task-check", {"task": found.name, **asdict(found), "ok": found.ok})
     else:
         for line in found.lines():
-            print_result(line)
+            print_result(printable(line))
     if not found.ok:
         raise click.exceptions.Exit(1)

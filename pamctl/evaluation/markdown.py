@@ -20,15 +20,25 @@ from pamctl.evaluation.tables import (
     types_table,
     unread_table,
 )
+from pamctl.printable import harmless
 
 if TYPE_CHECKING:
     from pamctl.evaluation.baseline import Changes
     from pamctl.evaluation.figures import Drawn
     from pamctl.evaluation.report import Report
 
+FENCE = "```"
+
 
 def markdown_of(report: "Report", figures: "Drawn") -> Iterator[str]:
-    """The lines of a report, with the figures drawn of it by name."""
+    """The lines of a report, with the figures drawn of it by name; no name in it is taken for markup."""
+    in_code = False
+    for line in _lines(report, figures):
+        in_code ^= line.startswith(FENCE)
+        yield line if in_code else harmless(line.replace("\n", " ")).replace("<", "&lt;")
+
+
+def _lines(report: "Report", figures: "Drawn") -> Iterator[str]:
     yield "# Continual learning report"
     for comparison, names in zip(report.comparisons, figures.by_comparison, strict=True):
         yield from _comparison(comparison, report, names)
@@ -65,9 +75,9 @@ def _comparison(comparison: Comparison, report: "Report", figures: Sequence[str]
         yield from _changes(changes, comparison)
     yield from _shown(figures)
     if missing := [cells for matrix in comparison.matrices for cells in matrix.missing]:
-        yield from ("", "### Missing cells", "", "These fill what is n/a above:", "", "```sh")
+        yield from ("", "### Missing cells", "", "These fill what is n/a above:", "", f"{FENCE}sh")
         yield from dict.fromkeys(cells.command() for cells in missing)
-        yield "```"
+        yield FENCE
 
 
 def _below_scores(comparison: Comparison) -> Iterator[str]:

@@ -36,6 +36,8 @@ PAGE = "index.html"
 _FILES = re.compile(
     rf"index\.html|report\.md|metrics\.json|matrix\.csv|({'|'.join(NAMES)})(-\d+)?\.(png|svg)"
 )
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a formula of a spreadsheet begins with."""
 CSV_FIELDS = ("method", "run", "order", "seed", "state", "learned", "after", "task", "score")
 
 
@@ -234,17 +236,24 @@ def _curves(curves: Sequence[Curve], labels: dict[str, str]) -> tuple[Curve, ...
 
 def _csv_rows(comparison: Comparison) -> Iterator[tuple[object, ...]]:
     for matrix in comparison.matrices:
-        named = (matrix.method, matrix.run, comparison.order_of(matrix), matrix.seed)
-        for task, score in zip(matrix.tasks, matrix.zero_shot, strict=True):
+        order = comparison.order_of(matrix)
+        named = (_name(matrix.method), _name(matrix.run), _name(order), matrix.seed)
+        tasks = [_name(task) for task in matrix.tasks]
+        for task, score in zip(tasks, matrix.zero_shot, strict=True):
             yield (*named, "zero-shot", 0, "", task, _cell(score))
         if matrix.kind != "sequence":
-            for task, score in zip(matrix.tasks, matrix.after[-1], strict=True):
+            for task, score in zip(tasks, matrix.after[-1], strict=True):
                 yield (*named, "after", len(matrix.tasks), "", task, _cell(score))
             continue
-        for t, learned in enumerate(matrix.tasks):
+        for t, learned in enumerate(tasks):
             yield (*named, "trained", t + 1, learned, learned, _cell(matrix.trained[t]))
-            for task, score in zip(matrix.tasks, matrix.after[t], strict=True):
+            for task, score in zip(tasks, matrix.after[t], strict=True):
                 yield (*named, "after", t + 1, learned, task, _cell(score))
+
+
+def _name(name: str | None) -> str | None:
+    """A name as a cell that no spreadsheet takes for a formula."""
+    return f"'{name}" if name and name.startswith(FORMULA) else name
 
 
 def _cell(score: float) -> str:

@@ -1,5 +1,6 @@
 """What a report is made from: JSON Lines files and folders of runs, each line told by its schema."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,7 @@ def read_inputs(paths: Sequence[Path]) -> Inputs:
     found, seen = Inputs(), set()
     for path in paths:
         for file, place in _files(path):
-            if (real := file.resolve()) not in seen:
+            if (real := os.path.realpath(file)) not in seen:
                 seen.add(real)
                 found.add(told := _read(file, place))
                 if file == path and told.is_empty:
@@ -79,7 +80,13 @@ def _files(path: Path) -> Iterator[tuple[Path, Place | None]]:
     if not there and not logs:
         raise UsageRefusal(f"{path} holds no {', '.join(FILES)}", "name a folder that pamctl run wrote")
     yield from ((file, None) for file in there)
-    yield from ((log, place_in_run(log.relative_to(path))) for log in logs)
+    for log in logs:
+        try:
+            yield log, place_in_run(log.relative_to(path))
+        except ValueError as fault:
+            raise UsageRefusal(
+                f"{log} is not in a folder of a seed, as seed-0 is", "name a folder that pamctl run wrote"
+            ) from fault
 
 
 def _read(path: Path, place: Place | None) -> Inputs:

@@ -1,9 +1,11 @@
 """`pamctl report`: the folder on stdout, the table on stderr."""
 
+import csv
 import io
 import json
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import click
 import pytest
@@ -147,3 +149,31 @@ def test_a_taken_folder_and_a_broken_file_are_refused(capsys: Capture) -> None:
     assert "bad.jsonl line 1" in capsys.readouterr().err
     assert run("absent.jsonl", "-o", "new") == 2
     assert not Path("new").exists()
+
+
+HOSTILE = ("_[/]", "=1+1|[bold]a[/bold]", "$\\frac{$ :smile:", "a\n# b\x1b[31m", "<b>評価", "../c", "@`x`")
+"""Markup of rich, HTML and Markdown, formulas of TeX and spreadsheets, what a terminal obeys."""
+
+
+def test_names_are_nothing_but_names_wherever_they_are_shown(capsys: Capture) -> None:
+    states = [("base", 0), ("trained", 1), ("trained", 2)]
+    sequences = [
+        Result(task, stage, HOSTILE[:t], "exact", 10.0 * t, 4, method=name, seed=0, order=name)  # type: ignore[arg-type]
+        for name in HOSTILE
+        for stage, t in states
+        for task in HOSTILE[:2]
+    ]
+    append_results(Path("h.jsonl"), sequences)
+    assert run("h.jsonl", "-o", "out") == 0
+    told = capsys.readouterr().err
+    assert all(name in told for name in HOSTILE if name.isprintable())
+    assert "a # b\\x1b[31m" in told
+    text = Path("out/report.md").read_text()
+    assert "<" not in text
+    assert "# b\\x1b" in text
+    assert "\n# b" not in text
+    with Path("out/matrix.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["method"] for row in rows} == {f"'{name}" if name[0] in "=@" else name for name in HOSTILE}
+    drawn = [ElementTree.parse(file) for file in Path("out").glob("*.svg")]
+    assert len(drawn) == 4

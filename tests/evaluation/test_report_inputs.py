@@ -149,3 +149,12 @@ def test_what_holds_no_results_is_refused(tmp_path: Path) -> None:
     (tmp_path / "blank.jsonl").touch()
     with pytest.raises(Refusal, match=r"blank\.jsonl holds no results"):
         read_inputs([write(tmp_path / "r.jsonl", RESULT), tmp_path / "blank.jsonl"])
+
+
+def test_paths_that_no_run_has_are_refused(run: Path, tmp_path: Path) -> None:
+    write(run / "o" / "seed-x" / "pam" / "2-b" / "trained" / "metrics.jsonl", START, *STEPS)
+    with pytest.raises(UsageRefusal, match=r"seed-x.*is not in a folder of a seed"):
+        read_inputs([run])
+    (tmp_path / "loop.jsonl").symlink_to(tmp_path / "loop.jsonl")
+    with pytest.raises(UsageRefusal, match=r"loop\.jsonl is not a file"):
+        read_inputs([tmp_path / "loop.jsonl"])

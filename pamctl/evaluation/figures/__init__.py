@@ -3,6 +3,7 @@
 Files carry no dates, colours are told apart without colour vision, and axes name their units.
 """
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -52,7 +53,10 @@ def write_figures(report: "Report", folder: Path) -> Drawn:
     systems = [system for comparison in report.comparisons for system in comparison.sequential]
     others = [conflicts.system for conflicts in report.conflicts] + [curve.system for curve in report.curves]
     looks = looks_of(in_order_of_methods([*systems, *others]))
-    with matplotlib.rc_context(cast("Any", {**matplotlib.rcParamsDefault, **STYLE})):
+    styled = cast("Any", {**matplotlib.rcParamsDefault, **STYLE})
+    with warnings.catch_warnings(), matplotlib.rc_context(styled):
+        # a box stands for a letter that the font lacks
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
         return Drawn(
             tuple(
                 _saved(_of_comparison(comparison, looks), folder, "" if number == 1 else f"-{number}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pamctl.evaluation.summary import Comparison
+from pamctl.printable import harmless
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +27,7 @@ STYLE: Mapping[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "svg.hashsalt": "pamctl",
+    "text.parse_math": False,
 }
 
 
@@ -74,5 +76,8 @@ def drawn_from(comparison: Comparison) -> str:
 
 
 def short(name: str, most: int = 28) -> str:
-    """A name cut to so many characters, with an ellipsis where it was longer."""
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+    """A name cut to so many characters, with an ellipsis where it was longer, on one line."""
+    cut = name if len(name) <= most else f"{name[: most - 1]}…"
+    shown = harmless(cut.replace("\n", " "))
+    # what begins with an underscore is left out of legends
+    return f" {shown}" if shown.startswith("_") else shown
