@@ -18,6 +18,7 @@ from pamctl.adapters import open_adapter
 from pamctl.cli.errors import exit_code_of
 from pamctl.cli.main import pamctl
 from pamctl.training import train_task
+from tests.in_haste import compiled_in_haste
 from tests.training_cases import write_base, write_task
 
 WEIGHTS = "adapter_model.safetensors"
@@ -187,10 +188,11 @@ def test_an_unreadable_image_is_told_by_line_and_id(inputs: Path, tmp_path: Path
 
 def test_a_base_in_four_bits_is_recorded_and_shown_on_a_board(inputs: Path, tmp_path: Path) -> None:
     out, board = tmp_path / "out", tmp_path / "board"
-    code, stdout, stderr = invoked(
-        *(str(inputs / "colours.jsonl"), "-o", str(out), "--base", str(inputs / "base"), "--steps", "2"),
-        *("--batch-size", "2", "--quantize", "nf4", "--dtype", "bf16", "--tensorboard", str(board)),
-    )
+    with compiled_in_haste():
+        code, stdout, stderr = invoked(
+            *(str(inputs / "colours.jsonl"), "-o", str(out), "--base", str(inputs / "base"), "--steps", "2"),
+            *("--batch-size", "2", "--quantize", "nf4", "--dtype", "bf16", "--tensorboard", str(board)),
+        )
     assert (code, stdout) == (0, f"{out}\n"), stderr
     parameters = json.loads((out / "pamctl.json").read_text())["parameters"]
     assert (parameters["quantize"], parameters["dtype"]) == ("nf4", "bf16")
@@ -199,10 +201,11 @@ def test_a_base_in_four_bits_is_recorded_and_shown_on_a_board(inputs: Path, tmp_
 
 def test_a_mixture_of_experts_is_told_as_json(inputs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    code, stdout, stderr = invoked(
-        *(str(inputs / "colours.jsonl"), "-o", str(out), "--base", str(inputs / "base"), "--steps", "1"),
-        *(*FLAGS, "--method", "moelora", "--experts", "3", "--json"),
-    )
+    with compiled_in_haste():
+        code, stdout, stderr = invoked(
+            *(str(inputs / "colours.jsonl"), "-o", str(out), "--base", str(inputs / "base"), "--steps", "1"),
+            *(*FLAGS, "--method", "moelora", "--experts", "3", "--json"),
+        )
     assert code == 0, stderr
     record = json.loads(stdout)
     assert (record["output"], record["method"]) == (str(out), "moelora")

@@ -1,5 +1,7 @@
 """A PaliGemma so small that compiling it takes longer than running it."""
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +15,16 @@ from pamctl.models.paligemma import Lora, image_features, initial_parameters
 from pamctl.models.text import TextBatch, text_batch
 from pamctl.models.trees import Tree
 from pamctl.models.weights import write_weights
+from tests.in_haste import compiled_in_haste
 
 ROWS = 40
 TARGETS = r".*(q_proj|o_proj|down_proj|fc1|linear)"
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _in_haste() -> Iterator[None]:
+    with compiled_in_haste():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +38,8 @@ def config() -> PaliGemmaConfig:
 
 @pytest.fixture(scope="session")
 def params(config: PaliGemmaConfig) -> Tree:
-    return initial_parameters(config, 0)
+    with compiled_in_haste():
+        return initial_parameters(config, 0)
 
 
 @pytest.fixture(scope="session")

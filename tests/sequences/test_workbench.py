@@ -11,7 +11,6 @@ from pamctl.sequences.workbench import Workbench
 from pamctl.tasks import open_task
 from pamctl.training import train_task
 from pamctl.training.configuration import Settings
-from tests.in_haste import compiled_in_haste
 from tests.training_cases import SETTINGS, write_base, write_task
 
 VISION_TOO = r"(language_model|vision_tower\.encoder)\.layers\.\d+\.self_attn\.q_proj"
@@ -21,11 +20,6 @@ VISION_TOO = r"(language_model|vision_tower\.encoder)\.layers\.\d+\.self_attn\.q
 def test_an_adapted_vision_tower_is_trained_and_scored_with_its_own_features(
     targets: str, tmp_path: Path
 ) -> None:
-    with compiled_in_haste():
-        check(targets, tmp_path)
-
-
-def check(targets: str, tmp_path: Path) -> None:
     base = str(write_base(tmp_path / "base"))
     file = write_task(tmp_path)
     settings: Settings = {**SETTINGS, "steps": 2, "targets": targets}

@@ -1,0 +1,13 @@
+"""What holds for tests of sequences that are trained in this process."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.in_haste import compiled_in_haste
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _in_haste() -> Iterator[None]:
+    with compiled_in_haste():
+        yield
