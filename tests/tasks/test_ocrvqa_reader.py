@@ -70,6 +70,7 @@ def test_books_whose_cover_is_gone_are_refused_or_left_out(folder: Path) -> None
         ({"split": 4}, "has 4 as `split`, not 1, 2 or 3"),
         ({"answers": ["Ann"]}, "has 4 questions and 1 answers"),
         ({"answers": ["Ann", "", "c", "d"]}, "has no answer"),
+        ({"imageURL": "http://ecx.images/cover"}, "has no file of a picture as `imageURL`"),
         ({"imageURL": None}, "has null as `imageURL`, not a text"),
         ({"questions": [1, 2]}, "has a list as `questions`, not a list of texts"),
     ],

@@ -1,5 +1,6 @@
 """ScienceQA as it is released: its questions with a picture, their options in order, and in another."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -135,3 +136,14 @@ def test_pid_splits_of_another_kind(folder: Path) -> None:
 def test_a_field_of_another_kind_is_named_by_line(folder: Path, field: str, value: object, told: str) -> None:
     edit_json(folder / "problems.json", lambda problems: problems["1"].update({field: value}))
     assert faults(folder, "train") == [f"problems.json line 2 (1) {told}"]
+
+
+def test_a_problem_whose_picture_is_not_told_or_whose_text_is_half_is_at_fault(folder: Path) -> None:
+    edit_json(folder / "problems.json", lambda problems: problems["1"].pop("image"))
+    (fault,) = faults(folder, "train")
+    assert fault.endswith("(1) has no `image`, which is null where there is none")
+    problems = json.loads((folder / "problems.json").read_text())
+    problems["1"] |= {"image": "image.png", "hint": "\ud83d"}
+    (folder / "problems.json").write_text(json.dumps(problems))
+    (fault,) = faults(folder, "train")
+    assert "(1) has a text with half of a character" in fault

@@ -174,7 +174,7 @@ def test_a_record_at_fault_is_named_by_file_line_and_place(
 ) -> None:
     folder = copied(name, tmp_path)
     edit_json(folder / FILES[name], lambda content: content[1].update(change))
-    (told,) = faults(folder, "val")
+    told, *_ = faults(folder, "val")
     assert told.startswith(f"{FILES[name]} line ")
     assert told.endswith(f" (1) {fault}")
 

@@ -125,6 +125,23 @@ def test_faults_of_questions_and_annotations(folder: Path) -> None:
     ]
 
 
+def test_no_question_is_lost_or_asked_otherwise_between_its_two_files(folder: Path) -> None:
+    def questions(content: dict[str, list[dict[str, object]]]) -> None:
+        content["questions"].append(content["questions"][0] | {"question": "Is it another?"})
+
+    def annotations(content: dict[str, list[dict[str, object]]]) -> None:
+        content["annotations"][1] = content["annotations"][0]
+
+    edit_json(folder / QUESTIONS, questions)
+    edit_json(folder / ANNOTATIONS, annotations)
+    told = faults(folder, "val")
+    assert [fault.rpartition(") ")[2] for fault in told[:2]] == [
+        "asks question 42000, as a record before it does",
+        "answers question 42000, as a record before it does",
+    ]
+    assert told[2:] == [f"{QUESTIONS}: {ANNOTATIONS} does not answer 1 questions: 42001"]
+
+
 def test_an_archive_that_is_cut_off_is_refused(folder: Path) -> None:
     archive = folder / "val2014.zip"
     archive.write_bytes(archive.read_bytes()[:-30])

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from pamctl.refusal import Refusal
 from pamctl.tasks.releases import Reader, Record, Release, example, read_records
+from pamctl.tasks.releases.asked import Asked
 from pamctl.tasks.task import Example, Recipe
 
 TYPES = (
@@ -22,27 +23,19 @@ TYPES = (
 
 def read(release: Release, split: str) -> Iterator[Example | Refusal]:
     """Of `train`, `val` or `test`: questions in one file, answers in another."""
-    file = release.file(f"{split}_q.json")
-    asked: dict[str, tuple[str, str]] = {}
-    for record in read_records(file):
-        if isinstance(record, Refusal):
-            yield record
-            continue
-        try:
-            asked[record.name("question_id")] = record.text("question"), record.text("video_name")
-        except Refusal as fault:
-            yield fault
+    answers = release.file(f"{split}_a.json")
+    questions = release.file(f"{split}_q.json")
+    asked = Asked(questions, None, lambda record: (record.text("question"), record.text("video_name")))
+    yield from asked.read()
 
     def made(record: Record) -> Iterator[Example]:
-        identity = record.name("question_id")
-        if identity not in asked:
-            raise record.fault(f"answers question {identity}, which {file.name} does not have")
-        question, video = asked[identity]
+        identity, (question, video) = asked.taken(record)
         clip = release.clip([f"v_{video}", video], record.where)
         prefix = release.prompt(question=question)
         yield example(record, identity, prefix, [record.text("answer")], clip, _type(record))
 
-    yield from release.rows(read_records(release.file(f"{split}_a.json")), made)
+    yield from release.rows(read_records(answers), made)
+    yield from asked.unanswered(answers)
 
 
 def _type(record: Record) -> str:

@@ -19,6 +19,8 @@ def read(release: Release, split: str) -> Iterator[Example | Refusal]:
         number, ending = record.whole("split"), PurePosixPath(record.text("imageURL")).suffix
         if number not in SPLITS:
             raise record.fault(f"has {number} as `split`, not 1, 2 or 3")
+        if not ending:
+            raise record.fault("has no file of a picture as `imageURL`")
         if SPLITS[number] != split or ending.lower() not in ENDINGS:
             return
         questions, answers = record.texts("questions"), record.texts("answers")

@@ -15,6 +15,7 @@ from pamctl.refusal import Refusal
 from pamctl.tasks.json_stream import Element, read_elements
 from pamctl.tasks.releases import Reader, Record, Release, read_records
 from pamctl.tasks.releases.record import WAY_ON
+from pamctl.tasks.releases.release import refuse_half_characters
 from pamctl.tasks.task import Example, Recipe, Text
 from pamctl.tasks.visits import shuffled
 
@@ -74,6 +75,8 @@ def _wanted(records: Iterator[Record | Refusal], wanted: dict[str, None]) -> Ite
 
 
 def _question(release: Release, record: Record) -> Iterator[Example]:
+    if "image" not in record.fields:
+        raise record.fault("has no `image`, which is null where there is none")
     image = record.text("image", "")
     if not image:
         return
@@ -81,6 +84,7 @@ def _question(release: Release, record: Record) -> Iterator[Example]:
     if not 0 <= right < len(options) <= len(LETTERS):
         raise record.fault(f"has {right} as `answer`, a place among {len(options)} choices")
     question, hint = record.text("question"), record.text("hint", "") or "N/A"
+    refuse_half_characters(record, (record.key, question, hint, record.text("subject", ""), *options))
     ask = partial(_asked, release, question, hint)
     yield Question(
         id=record.key,

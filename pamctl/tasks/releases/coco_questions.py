@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pamctl.refusal import Refusal
+from pamctl.tasks.releases.asked import Asked
 from pamctl.tasks.releases.record import Record, read_records
 from pamctl.tasks.releases.release import Release, example
 from pamctl.tasks.task import Example
@@ -33,24 +34,15 @@ def coco_examples(
         year: of the images, such as train2014.
         type_of: the type of an annotation's question.
     """
-    asked: dict[str, tuple[str, int]] = {}
-    for record in read_records(questions, "questions"):
-        if isinstance(record, Refusal):
-            yield record
-            continue
-        try:
-            asked[record.name("question_id")] = record.text("question"), record.whole("image_id")
-        except Refusal as fault:
-            yield fault
+    asked = Asked(questions, "questions", lambda record: (record.text("question"), record.whole("image_id")))
+    yield from asked.read()
 
     def made(record: Record) -> Iterator[Example]:
-        identity = record.name("question_id")
-        if identity not in asked:
-            raise record.fault(f"answers question {identity}, which {questions.name} does not have")
-        question, image = asked[identity]
+        identity, (question, image) = asked.taken(record)
         picture = release.picture(f"{year}/COCO_{year}_{image:012d}.jpg", record.where)
         prefix = release.prompt(question=question)
         answers = record.texts("answers", of="answer")
         yield example(record, identity, prefix, answers, picture, type_of(record))
 
     yield from release.rows(read_records(annotations, "annotations"), made)
+    yield from asked.unanswered(annotations)

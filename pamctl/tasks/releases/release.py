@@ -153,7 +153,12 @@ def example(
     """
     if not any(answer.strip() for answer in answers):
         raise record.fault("has no answer", "remove it, or use the file as it was released")
-    if not whole_characters((identity, prefix, type or "", *answers)):
-        raise record.fault(CUT, "write the whole character, or use the file as it was released")
+    refuse_half_characters(record, (identity, prefix, type or "", *answers))
     kind = None if type is None else intern(type)
     return Example(identity, prefix, tuple(map(intern, answers)), load_images, kind)
+
+
+def refuse_half_characters(record: Record, texts: Iterable[str]) -> None:
+    """Refuse texts of a record that are not made of whole characters."""
+    if not whole_characters(texts):
+        raise record.fault(CUT, "write the whole character, or use the file as it was released")
