@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_PLAIN_LINES = 5.0
 
 
+_HALF = re.compile("[\ud800-\udfff]")
+"""What stands in a text for bytes that are none, as in the name of a file."""
 _printing = True
 
 
@@ -30,13 +33,16 @@ def print_nothing() -> None:
 def print_result(result: object) -> None:
     """Print what a shell captures: the path of what was written, or the text that was asked for."""
     if _printing:
-        click.echo(str(result))
+        text = str(result)
+        # the name of a file need not be text
+        click.echo(os.fsencode(text) if _HALF.search(text) else text)
 
 
 def print_json(name: str, payload: Mapping[str, Any]) -> None:
     """Print one JSON object with its `schema`; NaN and Inf never appear in it."""
     if _printing:
-        click.echo(json.dumps({"schema": f"pamctl.{name}/1", **payload}, ensure_ascii=False, allow_nan=False))
+        line = json.dumps({"schema": f"pamctl.{name}/1", **payload}, ensure_ascii=False, allow_nan=False)
+        click.echo(_HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", line))
 
 
 def say(message: str) -> None:

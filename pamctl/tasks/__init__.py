@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pamctl.known_names import meant
 from pamctl.refusal import UsageRefusal
+from pamctl.tasks.characters import whole_characters
 from pamctl.tasks.task import Example, Recipe, Task
 
 __all__ = ["Example", "Recipe", "Task", "open_task"]
@@ -24,7 +25,10 @@ def open_task(reference: str | Path) -> Task:
         return embedded[str(reference)]
     path = Path(reference)
     if path.exists():
-        return _task_at(path)
+        task = _task_at(path)
+        if not whole_characters([task.name]):
+            raise UsageRefusal(f"{reference}: its name is not UTF-8, and no record can hold it", "rename it")
+        return task
     raise UsageRefusal(
         f"no task is named {reference}, and no such path exists",
         f"{meant(str(reference), embedded)}Embedded tasks: {', '.join(embedded)}; "

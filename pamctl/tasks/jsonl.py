@@ -8,6 +8,7 @@ left alone. A byte order mark, CRLF and blank lines are fine.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -201,7 +202,7 @@ def _image(where: str, record: dict[str, Any]) -> str:
 
 def _beside(path: Path, name: str, where: str) -> Picture:
     image = path.parent / name
-    if not image.is_file():
+    if not os.path.isfile(image):  # which a name too long for any file is not
         raise Refusal(
             f"{where}: image {image} does not exist", "put it there; paths are relative to the file"
         )

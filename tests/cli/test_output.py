@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from rich.table import Table
 
 from pamctl.cli import output
 
@@ -22,6 +23,23 @@ def test_json_is_one_line_with_its_schema(capsys: pytest.CaptureFixture[str]) ->
     assert json.loads(out) == {"schema": "pamctl.merge/1", "path": "größe"}
     assert out.count("\n") == 1
     assert "größe" in out
+
+
+def test_names_of_files_that_are_no_text_are_printed(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    output.print_result("a\udcff")
+    output.print_json("x", {"path": "a\udcff"})
+    path, line = capfdbinary.readouterr().out.splitlines()
+    assert path == b"a\xff"
+    assert json.loads(line)["path"] == "a\udcff"
+
+
+def test_cells_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("[/]")
+    table.add_row("[bold]:smile:")
+    output.print_table(table, to_stdout=True)
+    told = capsys.readouterr().out
+    assert "[/]" in told
+    assert "[bold]:smile:" in told
 
 
 def test_json_refuses_what_is_not_json() -> None:

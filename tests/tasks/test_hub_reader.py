@@ -165,6 +165,8 @@ def test_a_picture_that_is_none_is_named_by_its_row(tmp_path: Path) -> None:
         ({"answer": [" "]}, "test row 0 has no answer"),
         ({"answer": [[]]}, "test row 0 has no answer"),
         ({"id": [True]}, "test row 0 has true or false as `id`, not a name or number"),
+        ({"image": [{"bytes": "x", "path": None}]}, "test row 0 has no picture in `image`"),
+        ({"image": [{"path": 3}]}, "test row 0 has no picture in `image`"),
     ],
 )
 def test_a_row_at_fault_is_named(tmp_path: Path, columns: dict[str, list[Any]], fault: str) -> None:
@@ -203,10 +205,11 @@ def test_a_toml_at_fault_is_refused_with_a_way_on(tmp_path: Path, toml: str, wha
     assert way_on in refused.value.way_on
 
 
-def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "test.parquet").write_bytes(b"PAR1 cut off")
     with pytest.raises(Refusal, match=f"^{tmp_path}: "):
         open_task(with_toml(tmp_path, 'reader = "hub"')).split("test")
+    assert capfd.readouterr().err == ""
 
 
 def test_without_the_library_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

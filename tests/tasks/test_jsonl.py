@@ -1,6 +1,7 @@
 """Generic JSONL tasks: what is read, and how each fault is named by file and line."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ def test_a_folder_holds_one_file_or_one_a_split(folder: Path) -> None:
         ),
         ([{"image": "a.png", "question": "q", "answers": [1]}], "line 1: `answers` is not a list of strings"),
         ([ROW | {"image": "no.png"}], "no.png does not exist"),
+        ([ROW | {"image": "x" * 5000}], "x does not exist"),
         ([ROW | {"id": "x"}, ROW | {"id": "x"}], "line 2: id 'x' is on line 1 too"),
         ([ROW | {"split": "train"}, ROW], "line 2: `split` stands on some lines only, unlike line 1"),
         ([ROW | {"question": "a\ud800b"}], "line 1 has a text with half of a character"),
@@ -170,3 +172,12 @@ def test_other_files_and_empty_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageRefusal, match=r"holds no task\.toml, no task\.jsonl"):
         open_task(tmp_path)
     assert open_task("tiny-gqa").name == "tiny-gqa"
+
+
+def test_a_task_whose_name_no_record_can_hold_is_refused(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/t\xff"))
+    folder.mkdir()
+    Image.new("RGB", (2, 2)).save(folder / "a.png")
+    (folder / "task.jsonl").write_text('{"image": "a.png", "question": "q", "answer": "a"}\n')
+    with pytest.raises(UsageRefusal, match="its name is not UTF-8"):
+        open_task(folder)

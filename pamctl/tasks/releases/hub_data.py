@@ -4,6 +4,7 @@ What is loaded stays in the cache of that library. HF_HOME, HF_TOKEN, HF_ENDPOIN
 they mean to every Hugging Face program.
 """
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -91,7 +92,8 @@ def _told(place: str) -> Iterator[None]:
     from huggingface_hub.errors import HTTPError
 
     try:
-        yield
+        with _errors_once():
+            yield
     except ConnectionError as fault:
         raise Refusal(
             f"{place}: {without_tokens(fault)}", "check the network, HF_ENDPOINT and HF_HUB_OFFLINE"
@@ -103,3 +105,20 @@ def _told(place: str) -> Iterator[None]:
             f"{place}: {without_tokens(said)}",
             "check dataset, config, revision and files; for what is private run hf auth login",
         ) from fault
+
+
+@contextmanager
+def _errors_once() -> Iterator[None]:
+    """Keep `datasets` from logging the errors that it raises; what it warns of is still told."""
+    handlers = [*logging.getLogger("datasets").handlers]
+
+    def passes(record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR
+
+    for handler in handlers:
+        handler.addFilter(passes)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(passes)

@@ -94,12 +94,27 @@ def _shown(column: Any) -> Iterator[Shown]:
     kind = column.type
     encoded, names = [False] * len(column), [None] * len(column)
     if pa.types.is_struct(kind):
-        if kind.get_field_index("bytes") >= 0:
+        parts = {part.name: part.type for part in kind}
+        if _is_bytes(parts.get("bytes")):
             encoded = pc.is_valid(pc.struct_field(column, "bytes")).to_pylist()
-        if kind.get_field_index("path") >= 0:
+        if _is_text(parts.get("path")):
             names = pc.struct_field(column, "path").to_pylist()
-    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+    elif _is_bytes(kind):
         encoded = pc.is_valid(column).to_pylist()
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    elif _is_text(kind):
         names = column.to_pylist()
     yield from map(Shown, encoded, names)
+
+
+def _is_bytes(kind: Any) -> bool:
+    """Of a type of Arrow, or None."""
+    from pyarrow import types
+
+    return kind is not None and (types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _is_text(kind: Any) -> bool:
+    """Of a type of Arrow, or None."""
+    from pyarrow import types
+
+    return kind is not None and (types.is_string(kind) or types.is_large_string(kind))
