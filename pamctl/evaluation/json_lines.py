@@ -60,6 +60,12 @@ def refuse_unwritable(path: Path) -> None:
         raise Refusal(f"{path} cannot be made in {folder}", "name a file in a folder you may write to")
 
 
+def refuse_same(path: Path | None, other: Path | None) -> None:
+    """Refuse, before any work is done, one file for records of two kinds; None is no file."""
+    if path and other and os.path.realpath(path) == os.path.realpath(other):
+        raise UsageRefusal(f"{path} is named for results and for predictions", "name a file for each")
+
+
 def read_lines(path: Path) -> Iterator[Line]:
     """Every line of a file that is not blank; refuses an absent file, and a line that is not an object."""
     if not path.is_file():

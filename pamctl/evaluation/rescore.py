@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pamctl.adapters.provenance import Stage
-from pamctl.evaluation.json_lines import refuse_unwritable
+from pamctl.evaluation.json_lines import refuse_same, refuse_unwritable
 from pamctl.evaluation.predictions import Prediction, predictions_file, read_predictions
 from pamctl.evaluation.results import (
     Result,
@@ -57,6 +57,8 @@ def rescore(
         Refusal: a line or a task is at fault, or a state did not answer each of the examples once.
         UsageRefusal: the file holds no answers to a task, or they are of another split.
     """
+    refuse_same(results, predictions)
+    refuse_same(results, file)
     if results:
         refuse_unwritable(results)
     if predictions:

@@ -13,7 +13,7 @@ from pamctl.adapters import Adapter, open_adapter
 from pamctl.adapters.provenance import Stage
 from pamctl.distributed import decided_by_main, is_main
 from pamctl.evaluation.evaluate import BATCH_SIZE, evaluate
-from pamctl.evaluation.json_lines import refuse_unwritable
+from pamctl.evaluation.json_lines import refuse_same, refuse_unwritable
 from pamctl.evaluation.predictions import predictions_file
 from pamctl.evaluation.results import (
     Result,
@@ -77,6 +77,7 @@ def score_adapter(
     Raises:
         Refusal: a task, the adapter, the base or a file is at fault, or they do not belong together.
     """
+    refuse_same(results, predictions)
     if results:
         refuse_unwritable(results)
     if predictions:

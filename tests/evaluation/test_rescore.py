@@ -186,6 +186,23 @@ def test_files_in_the_way_are_refused_first(file: Write, tmp_path: Path) -> None
     assert read_predictions(kept)[0][0].score == better.score == 0.0
 
 
+@pytest.mark.parametrize("predictions", ["q.jsonl", None])
+def test_one_file_for_results_and_predictions_is_refused(
+    file: Write, tmp_path: Path, predictions: str | None
+) -> None:
+    kept = file(answers(task(), [0], **STATE))
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / (predictions or kept.name))
+    before = kept.read_bytes()
+    with pytest.raises(UsageRefusal, match="is named for results and for predictions"):
+        rescore(
+            kept,
+            [task()],
+            results=tmp_path / "link.jsonl",
+            predictions=tmp_path / predictions if predictions else None,
+        )
+    assert kept.read_bytes() == before
+
+
 def test_a_torn_line_is_told(file: Write, tmp_path: Path) -> None:
     kept, results, warned = file(answers(task(), [0], **STATE)), tmp_path / "r.jsonl", list[str]()
     append_results(results, rescore(kept, [task()]))
