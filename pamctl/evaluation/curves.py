@@ -53,6 +53,8 @@ def place_in_run(log: PurePath) -> Place:
 
 def refuse_broken(event: Mapping[str, Any]) -> None:
     """Raise ValueError that names the field of an event of a training which is not what it should be."""
+    if "event" not in event:
+        raise ValueError("`event` is missing")
     kinds: dict[str, type] = {"step": int, "task": str, "method": str, "seed": int}
     for name, kind in kinds.items():
         if name in event and type(event[name]) is not kind:

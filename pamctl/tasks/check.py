@@ -1,8 +1,9 @@
 """What is wrong with a task before hours are spent on it: faults, broken images, leaks, texts cut short."""
 
 import itertools
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,10 +13,10 @@ from pamctl.tasks import open_task
 from pamctl.tasks.image_check import Seen
 from pamctl.tasks.jsonl import holds_jsonl, read_rows, task_files
 from pamctl.tasks.splits import LEFT_OUT, ReadSplits
-from pamctl.tasks.task import TRAIN, Example, Task, first_answer
+from pamctl.tasks.task import TEST, TRAIN, Example, Task, first_answer
 from pamctl.tasks.text_check import TextLengths
 
-NAMED_AT_MOST = 3
+NAMED_AT_MOST, HINTS_NAMED = 3, 10
 ERRORS_NAMED = 100
 """Faults that are told one by one; a wrong path alone can make hundreds of thousands."""
 TRAIN_AND_TEST = "train and test"
@@ -33,6 +34,7 @@ class TaskCheck:
         images: how many there are, and how many were decoded.
         longest: most tokens of a prompt and answer together, with the tokenizer of `base`.
         errors: what makes training fail or a score worthless; the first of them where there are many.
+        hints: what to do about them.
         more_errors: how many are not listed.
         warnings: what to know before trusting a score.
     """
@@ -44,6 +46,7 @@ class TaskCheck:
     longest: int = 0
     base: str = ""
     errors: list[str] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
     more_errors: int = 0
     warnings: list[str] = field(default_factory=list)
 
@@ -66,7 +69,15 @@ class TaskCheck:
             yield from (f"{kind}: {message}" for message in messages)
         if self.more_errors:
             yield f"error: {self.more_errors} more of these"
-        yield "sound" if self.ok else f"{len(self.errors) + self.more_errors} errors"
+        yield from (f"hint: {hint}" for hint in self.hints)
+        count = len(self.errors) + self.more_errors
+        yield "sound" if self.ok else f"{count} error{'s' * (count > 1)}"
+
+    def refused(self, fault: Refusal) -> None:
+        """Add a record or file that is at fault, and what to do."""
+        self.error(fault.what)
+        if fault.way_on not in self.hints and len(self.hints) < HINTS_NAMED:
+            self.hints.append(fault.way_on)
 
     def error(self, message: str) -> None:
         """Add an error that is not told yet, or count it where many are listed already."""
@@ -105,9 +116,9 @@ def check_task(
     if path.suffix == ".jsonl" or (
         path.is_dir() and holds_jsonl(path) and not (path / "task.toml").is_file()
     ):
-        return _Checking(TaskCheck(path.resolve().name), Task("", {}), on_examples, base, every_image).jsonl(
-            path
-        )
+        return _Checking(
+            TaskCheck(os.path.basename(os.path.realpath(path))), Task("", {}), on_examples, base, every_image
+        ).jsonl(path)
     task = open_task(reference)
     return _Checking(TaskCheck(task.name), task, on_examples, base, every_image).splits()
 
@@ -153,7 +164,7 @@ class _Checking:
         for file, split in task_files(path):
             for row in read_rows(file, split):
                 if isinstance(row, Refusal):
-                    self.found.error(row.what)
+                    self.found.refused(row)
                     continue
                 name = row.split or TRAIN_AND_TEST
                 splits.setdefault(name, []).append(row.example)
@@ -165,7 +176,7 @@ class _Checking:
             if shared := sorted(given[first] & given[second]):
                 told = f"{len(shared)} ids are in {first} and in {second}: {_named(shared)}"
                 self.found.warnings.append(told)
-        if TRAIN_AND_TEST in splits:
+        if [*splits] == [TRAIN_AND_TEST]:
             self.found.warnings.append("no line names a split, so training and testing use the same examples")
         return self._finished()
 
@@ -177,7 +188,7 @@ class _Checking:
         try:
             for row in rows:
                 if isinstance(row, Refusal):
-                    self.found.error(row.what)
+                    self.found.refused(row)
                     continue
                 count += 1
                 types[row.type or ""] += 1
@@ -186,7 +197,7 @@ class _Checking:
                 ids.add(row.id)
                 self._example(name, row)
         except Refusal as fault:
-            self.found.error(f"{fault.what}; {fault.way_on}")
+            self.found.refused(fault)
         self.found.splits[name] = count
         if types.keys() - {""}:
             self.found.types[name] = {kind or "none": number for kind, number in sorted(types.items())}
@@ -205,6 +216,7 @@ class _Checking:
     def _finished(self) -> TaskCheck:
         found, lengths = self.found, self.lengths.counted()
         found.base, found.longest = lengths.base, lengths.longest
+        found.warnings += _absent_splits(found.splits)
         for told in lengths.told(_named):
             if self.own_base and not self.task.cuts:
                 found.error(told)
@@ -213,7 +225,7 @@ class _Checking:
                 found.warnings.append(told + unsure)
         broken, decoded = self.seen.decoded(every=self.every_image)
         for fault in broken:
-            found.error(fault.what)
+            found.refused(fault)
         found.images = {"distinct": len(self.seen), "decoded": decoded}
         for first, second, shared in self.seen.leaks():
             found.error(
@@ -231,6 +243,16 @@ class _Checking:
         released = splits.released_size(split)
         if released is not None and released != count:
             self.found.warnings.append(f"{split} has {count} examples, the release has {released}")
+
+
+def _absent_splits(splits: Mapping[str, int]) -> Iterator[str]:
+    """What is said where nothing has the name of the split that is trained on, or of the one scored."""
+    names = [name for together in splits for name in together.split(" and ")]
+    for wanted in (TRAIN, TEST):
+        if names and wanted not in names:
+            near = next((name for name in names if name.lower().startswith(wanted[:4])), None)
+            asked = f": is it {near}?" if near else ""
+            yield f"no split is called {wanted}{asked}"
 
 
 def _named(ids: Sequence[str]) -> str:

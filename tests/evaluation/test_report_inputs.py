@@ -130,6 +130,7 @@ def test_a_torn_line_of_any_file_is_told(run: Path) -> None:
         ({"event": "step", "step": 1}, "line 2: `loss` is None"),
         ({"event": "step", "step": "1", "loss": 1}, "line 2: `step` is '1'"),
         ({"event": "step", "step": 10**400, "loss": 1}, "line 2: `step` is 1000"),
+        ({"schema": "pamctl.training/1"}, "line 2: `event` is missing"),
         ({"event": "start", "task": None}, "line 2: `task` is None"),
     ],
 )

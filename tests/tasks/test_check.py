@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pamctl.refusal import UsageRefusal
 from pamctl.tasks import check, image_check
 from pamctl.tasks.check import TaskCheck, check_task
 from tests.tasks.release_cases import copied, with_toml
@@ -77,8 +78,11 @@ def test_faults_of_a_release_are_counted_and_the_first_are_told(
 def test_a_missing_side_file_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     folder = copied("vqav2", tmp_path)
     (folder / "v2_mscoco_val2014_annotations.json").unlink()
-    (error,) = check_task(str(folder)).errors
-    assert "has no v2_mscoco_val2014_annotations.json; put it there" in error
+    found = check_task(str(folder))
+    (error,) = found.errors
+    assert error.endswith("has no v2_mscoco_val2014_annotations.json")
+    assert found.hints == ["put it there as it was released, or name its folder as `data`"]
+    assert f"hint: {found.hints[0]}" in list(found.lines())
 
 
 def test_examples_that_are_left_out_are_counted(tmp_path: Path) -> None:
@@ -147,4 +151,23 @@ def test_a_picture_in_two_splits_with_one_prompt_is_a_leak(tmp_path: Path) -> No
     found = checked(copied("vqav2", tmp_path), '[splits]\ntrain = "train"\ntest = "train[:2]"\n')
     assert [error.split(":")[0] for error in found.errors] == [
         "2 examples of test have an image and prompt of train"
+    ]
+
+
+def test_a_link_to_itself_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "task.jsonl").symlink_to(tmp_path / "task.jsonl")
+    with pytest.raises(UsageRefusal, match=r"task\.jsonl is not a file"):
+        check_task(str(tmp_path / "task.jsonl"))
+
+
+def test_names_of_splits_that_no_command_looks_for_are_told(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
+    row = {"image": "a.png", "answer": "a"}
+    rows = [row | {"question": "q", "split": "training"}, row | {"question": "r", "split": "TEST"}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = check_task(str(tmp_path / "t.jsonl"))
+    assert found.ok
+    assert found.warnings == [
+        "no split is called train: is it training?",
+        "no split is called test: is it TEST?",
     ]
