@@ -17,9 +17,9 @@ def tasks() -> None:
     released.
 
     A JSONL task has one object a line: `image` (a path, relative to the file), `question` or `prefix` (the
-    prompt, used word for word), one of `answer`, `suffix` or `answers` (a list), optionally `id` and `split`.
-    Without any `split`, the file serves as both train and test. A folder may hold task.jsonl, or train.jsonl,
-    val.jsonl and test.jsonl.
+    prompt, used word for word), one of `answer`, `suffix` or `answers` (a list), optionally `id`, `type` (of
+    question) and `split`. Without any `split`, the file serves as both train and test. A folder may hold
+    task.jsonl, or train.jsonl, val.jsonl and test.jsonl; a task.toml in it may name another `file`.
 
     Data as it was released needs no file of yours where `list` has a reader for it. A task.toml beside it
     says what differs, such as images that lie elsewhere:

@@ -46,7 +46,7 @@ def _task_at(path: Path) -> Task:
     if path.suffix == ".toml" and path.is_file():
         return read_task_file(path).task()
     if path.suffix == ".jsonl" or (path.is_dir() and holds_jsonl(path)):
-        return replace(jsonl_task(path), path=str(path))
+        return _with_notes(replace(jsonl_task(path), path=str(path)), path.parent / FILE_NAME)
     if path.is_dir() and (found := recognised(path)):
         return found.task()
     if not path.is_dir():
@@ -58,3 +58,11 @@ def _task_at(path: Path) -> Task:
         "and no release that is known",
         f"add one of them; readers of releases are: {', '.join(readers())}",
     )
+
+
+def _with_notes(task: Task, unused: Path) -> Task:
+    """The task, with a note where a TOML lies beside the file that was named."""
+    if not unused.is_file() or unused.parent == Path(str(task.path)):
+        return task
+    note = f"{unused} is not used: name its folder, and it is"
+    return replace(task, notes=(*task.notes, note))

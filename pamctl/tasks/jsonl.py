@@ -7,8 +7,10 @@ is optional and defaults to the line number. `type` is a kind of question, by wh
 left alone. A byte order mark, CRLF and blank lines are fine.
 """
 
+import codecs
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +27,9 @@ UNNAMED = ""
 WITHOUT_SPLITS = ("train", "test")
 PROMPT_FIELDS = ("question", "prefix")
 ANSWER_FIELDS = ("answer", "suffix", "answers")
+OF_A_START = 64
+"""Bytes that tell whether a file is of another format."""
+FEW = 10
 FindPicture = Callable[[str, str], Picture]
 
 
@@ -91,6 +96,9 @@ def read_rows(
         split: that of the file.
         picture: (name, where) -> the image of a line; None takes the path relative to the file.
     """
+    if other := _other_format(path):
+        yield other
+        return
     seen: dict[tuple[str | None, str], Row] = {}
     empty = True
     for number, text in _lines(path):
@@ -103,6 +111,22 @@ def read_rows(
             yield fault
     if empty:
         yield Refusal(f"{path} holds no examples", "write one JSON object a line")
+
+
+def _other_format(path: Path) -> Refusal | None:
+    """What is said of a file whose every line would be at fault."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        start = file.read(OF_A_START)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return Refusal(f"{path} is UTF-16", "save the file as UTF-8")
+    if re.match(rb"(\xef\xbb\xbf)?\s*\[\s*\{", start):
+        return Refusal(
+            f"{path} is a JSON array",
+            "write one object a line, without brackets around them or commas between",
+        )
+    return None
 
 
 def _check_against(seen: dict[tuple[str | None, str], Row], row: Row, where: str) -> None:
@@ -158,7 +182,8 @@ def _object(where: str, text: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as fault:
         raise Refusal(f"{where} is not UTF-8 (byte {fault.start + 1})", "save the file as UTF-8") from fault
     except (ValueError, RecursionError) as fault:
-        raise Refusal(f"{where} is not JSON: {fault}", "write one JSON object a line") from fault
+        told = f"{fault.msg}, column {fault.colno}" if isinstance(fault, json.JSONDecodeError) else fault
+        raise Refusal(f"{where} is not JSON: {told}", "write one JSON object a line") from fault
     if not isinstance(record, dict):
         raise Refusal(
             f"{where} is {_kind(record)}, not an object",
@@ -171,8 +196,9 @@ def _one_of(where: str, record: dict[str, Any], names: tuple[str, ...]) -> Any:
     present = [name for name in names if name in record]
     listed = " or ".join(f"`{name}`" for name in names)
     if len(present) != 1:
-        fault = f"has no {listed}" if not present else f"has both `{present[0]}` and `{present[1]}`"
-        raise Refusal(f"{where} {fault}", f"give one of {listed}")
+        if not present:
+            raise Refusal(f"{where} has no {listed}{_has(record)}", f"give one of {listed}")
+        raise Refusal(f"{where} has both `{present[0]}` and `{present[1]}`", f"give one of {listed}")
     value = record[present[0]]
     if present[0] == "answers":
         return value
@@ -194,7 +220,8 @@ def _answers(where: str, record: dict[str, Any]) -> tuple[str, ...]:
 def _image(where: str, record: dict[str, Any]) -> str:
     value = record.get("image")
     if "image" not in record:
-        raise Refusal(f"{where} has no `image`", "give the image's path, relative to the file")
+        way_on = "give the image's path, relative to the file"
+        raise Refusal(f"{where} has no `image`{_has(record)}", way_on)
     if not isinstance(value, str) or not value or "\0" in value:
         raise Refusal(f"{where}: `image` is {_kind(value)}", "give the image's path, relative to the file")
     return value
@@ -203,9 +230,10 @@ def _image(where: str, record: dict[str, Any]) -> str:
 def _beside(path: Path, name: str, where: str) -> Picture:
     image = path.parent / name
     if not os.path.isfile(image):  # which a name too long for any file is not
-        raise Refusal(
-            f"{where}: image {image} does not exist", "put it there; paths are relative to the file"
-        )
+        if "://" in name:
+            raise Refusal(f"{where}: image {name} is not on disk", "download it, and give its path")
+        fault = "is a folder" if os.path.isdir(image) else "does not exist"
+        raise Refusal(f"{where}: image {image} {fault}", "put it there; paths are relative to the file")
     return picture_file(image, where)
 
 
@@ -214,6 +242,12 @@ def _type(where: str, record: dict[str, Any]) -> str | None:
     if value is not None and (not isinstance(value, str) or not value):
         raise Refusal(f"{where}: `type` is {_kind(value)}", "give a kind of question, or leave it out")
     return value
+
+
+def _has(record: dict[str, Any]) -> str:
+    """The names that a line has in place of a missing one, where they are few."""
+    names = [str(name) for name in record]
+    return f", but {', '.join(names)}" if 0 < len(names) <= FEW else ""
 
 
 def _kind(value: object) -> str:

@@ -1,6 +1,6 @@
 """What a task's TOML says, and the task it makes of data as it was released.
 
-    reader = "vqav2"                # a reader of `pamctl tasks list`
+    reader = "vqav2"                # of `pamctl tasks list`; default: "jsonl" where such files are
     data = "vqa"                    # folder of the release; default: the TOML's own
     images = ["train2014.zip"]      # folders, .zip, .tar; default: where the reader expects them
     missing = "skip"                # leave out examples without their image; default: "refuse"
@@ -19,7 +19,7 @@
     [recipe]                        # flags of train-task override it
     epochs = 3
 
-Every key but `reader` may be left out, and a folder that a reader recognises needs no TOML at all.
+What is left out is as the release has it, and a folder that a reader recognises needs no TOML at all.
 """
 
 import math
@@ -33,6 +33,7 @@ from pamctl.evaluation.answers import METRICS
 from pamctl.known_names import refuse_unknown
 from pamctl.refusal import UsageRefusal
 from pamctl.tasks.images import Images
+from pamctl.tasks.jsonl import holds_jsonl
 from pamctl.tasks.readers import readers
 from pamctl.tasks.releases import Reader, Release
 from pamctl.tasks.splits import LEFT_OUT, ReadSplits, parts_of
@@ -148,7 +149,8 @@ class TaskFile:
         return [self.folder / place for place in ([named] if isinstance(named, str) else named)]
 
     def _splits(self, release: Release) -> ReadSplits:
-        reader, said = self.reader, self.table.get("splits", self.reader.splits)
+        reader, own = self.reader, self.table.get("splits", {})
+        said = {**(reader.splits if reader.released or not own else {}), **own}
         for name, expression in said.items():
             _check(expression, str, f"{self.place}: splits.{name}")
         parts = {
@@ -196,7 +198,7 @@ class TaskFile:
         return replace(self.reader.recipe, **values)
 
     def _notes(self) -> tuple[str, ...]:
-        own = self.reader.notes if "splits" not in self.table else ()
+        own = self.reader.notes if "test" not in self.table.get("splits", {}) else ()
         return (*own, *([LEFT_OUT] if self.table.get("missing") == "skip" else []))
 
 
@@ -212,7 +214,8 @@ def read_task_file(path: Path) -> TaskFile:
         raise UsageRefusal(
             f"{path} is not TOML: {fault}", "see pamctl tasks --help for an example"
         ) from fault
-    named = table.get("reader")
+    own = "jsonl" if "file" in table or holds_jsonl(path.parent) else None
+    named = table.get("reader", own)
     if named is None:
         raise UsageRefusal(f"{path} has no `reader`", f"give one of: {', '.join(readers())}")
     _check(named, str, f"{path}: reader")

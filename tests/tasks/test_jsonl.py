@@ -11,6 +11,7 @@ from PIL import Image
 
 from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.tasks import open_task
+from pamctl.tasks.jsonl import read_rows
 
 ROW = {"image": "a.png", "question": "what ?", "answer": "red"}
 
@@ -98,6 +99,14 @@ def test_a_folder_holds_one_file_or_one_a_split(folder: Path) -> None:
         ),
         ([{"image": "a.png", "question": "q", "answers": [1]}], "line 1: `answers` is not a list of strings"),
         ([ROW | {"image": "no.png"}], "no.png does not exist"),
+        ([ROW | {"image": "."}], "is a folder"),
+        ([ROW | {"image": "https://example.org/a.png"}], "image https://example.org/a.png is not on disk"),
+        ([{"picture": "a.png", "question": "q", "answer": "a"}], "no `image`, but picture, question, answer"),
+        (
+            [ROW, '{"image": "a.png" "question": "q"}'],
+            "line 2 is not JSON: Expecting ',' delimiter, column 19",
+        ),
+        ([f"[{json.dumps(ROW)},", f"{json.dumps(ROW)}]"], "t.jsonl is a JSON array"),
         ([ROW | {"image": "x" * 5000}], "x does not exist"),
         ([ROW | {"id": "x"}, ROW | {"id": "x"}], "line 2: id 'x' is on line 1 too"),
         ([ROW | {"split": "train"}, ROW], "line 2: `split` stands on some lines only, unlike line 1"),
@@ -181,3 +190,19 @@ def test_a_task_whose_name_no_record_can_hold_is_refused(tmp_path: Path) -> None
     (folder / "task.jsonl").write_text('{"image": "a.png", "question": "q", "answer": "a"}\n')
     with pytest.raises(UsageRefusal, match="its name is not UTF-8"):
         open_task(folder)
+
+
+def test_utf16_is_told_once(folder: Path) -> None:
+    (folder / "t.jsonl").write_text(json.dumps(ROW) + "\n" + json.dumps(ROW), encoding="utf-16")
+    (fault,) = read_rows(folder / "t.jsonl")
+    assert isinstance(fault, Refusal)
+    assert fault.what.endswith("t.jsonl is UTF-16")
+
+
+def test_a_toml_beside_a_file_that_is_named_is_not_used_silently(folder: Path) -> None:
+    write(folder / "t.jsonl", ROW)
+    assert "task.toml" not in " ".join(open_task(folder / "t.jsonl").notes)
+    (folder / "task.toml").write_text('file = "t.jsonl"\nmetric = "vqa-simple"\n')
+    assert open_task(folder).metric == "vqa-simple"
+    assert open_task(folder / "t.jsonl").metric == "exact"
+    assert "task.toml is not used" in open_task(folder / "t.jsonl").notes[-1]

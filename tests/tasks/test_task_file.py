@@ -221,3 +221,13 @@ def test_jsonl_with_a_toml_loses_no_line(tmp_path: Path, toml: str, line: str, f
     (tmp_path / "task.jsonl").write_text(example)
     with pytest.raises(Refusal, match=fault):
         open_task(with_toml(tmp_path, f'reader = "jsonl"\n{toml}')).split("train")
+
+
+def test_splits_that_a_toml_does_not_name_stay_as_released(tmp_path: Path) -> None:
+    plain = open_task(copied("vqav2", tmp_path / "plain"))
+    task = opened(tmp_path / "told", '[splits]\ntest = "val[-2:]"\n[subsample]\ntrain = 2\n')
+    assert list(task.splits) == ["train", "val", "test"]
+    assert len(ids(task, "train")) == 2
+    assert ids(task, "val") == ids(plain, "val")
+    assert ids(task, "test") == ids(plain, "val")[-2:]
+    assert not any("scored as test" in note for note in task.notes)

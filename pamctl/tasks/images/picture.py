@@ -37,7 +37,12 @@ class Picture:
                 f"{self.where}: image {self.place} has more than {Image.MAX_IMAGE_PIXELS} pixels",
                 "scale it down, or remove the line",
             ) from fault
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError) as fault:
+        except UnidentifiedImageError as fault:
+            raise Refusal(
+                f"{self.where}: image {self.place} cannot be read: it is empty, or of no known format",
+                "replace the file, or remove the line",
+            ) from fault
+        except (OSError, ValueError, SyntaxError, EOFError) as fault:
             raise Refusal(
                 f"{self.where}: image {self.place} cannot be read: {fault}",
                 "replace the file, or remove the line",
