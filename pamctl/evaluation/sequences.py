@@ -6,7 +6,8 @@ method that never merges the trained adapter is the state and A_m equals A_t. A 
 from its last state: to a state with one task less among the adapter's parents, or else with the same method,
 run, order and seed. It is named by how its tasks were trained and merged: a method merged as its row in
 `METHODS` says keeps its name (`tall+pam` merged by `tall`), `finetune` merged by `ties` is `ties`, anything
-else is `trained+merged`. First tasks are mostly recorded as `finetune` and name nothing.
+else is `trained+merged`. First tasks are mostly recorded as `finetune` and name nothing. Where several
+methods train the very same adapter, each that fits the merging has a sequence of its own.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -106,15 +107,39 @@ def chains_of(states: list[State]) -> list[Chain]:
     for last in sorted(states, key=lambda state: (-len(state.tasks), state.stage)):
         if any(_tells(known, last, alike) for known in through.get(last.tasks, ())):
             continue
-        chains.append(chain := _chain(alike, last))
-        for count in range(1, len(last.tasks) + 1):
-            through.setdefault(last.tasks[:count], []).append(chain)
+        for trained in _trained_to(last, alike[last.tasks]):
+            chains.append(chain := _chain(alike, last, trained))
+            for count in range(1, len(last.tasks) + 1):
+                through.setdefault(last.tasks[:count], []).append(chain)
     return chains
 
 
-def _chain(alike: Mapping[tuple[str, ...], Sequence[State]], last: State) -> Chain:
-    """The sequence that ends in a state; `alike` has the states that learned the same tasks."""
+def _trained_to(last: State, fits: Sequence[State]) -> Sequence[State | None]:
+    """The states before a last one was merged: one for each method that trains it to be merged so."""
+    if last.stage != "merged":
+        return [last]
+    merge = last.labels.method
+    found = _find(fits, ("trained",), last.parents, last.labels)
+    if found is None:
+        return [None]
+    others = [state for state in fits if state.stage == "trained" and _agree(state.labels, last.labels)]
+    same = [found, *(state for state in others if state is not found and _same(state, found))]
+    least = min(_strangeness(state.labels.method, merge) for state in same)
+    named: dict[object, State] = {}
+    for state in same:
+        if _strangeness(state.labels.method, merge) == least:
+            named.setdefault((_method(state.labels.method, merge), state.labels.seed), state)
+    return [*named.values()]
+
+
+def _chain(alike: Mapping[tuple[str, ...], Sequence[State]], last: State, trained: State | None) -> Chain:
+    """The sequence that ends in a state; `alike` has the states that learned the same tasks.
+
+    Args:
+        trained: the state before the last merge, the last one itself where nothing was merged.
+    """
     steps = []
+    own = (trained or last).labels
     after: State | None = last
     parents = last.parents
     for count in range(len(last.tasks), 0, -1):
@@ -122,9 +147,10 @@ def _chain(alike: Mapping[tuple[str, ...], Sequence[State]], last: State) -> Cha
         if count < len(last.tasks):
             after = _find(fits, ("merged", "trained"), parents, last.labels)
             parents = after.parents if after else frozenset()
-        before = after
-        if after and after.stage == "merged":
-            before = _find(fits, ("trained",), after.parents, last.labels)
+        before = trained if after is last else after
+        if after and after is not last and after.stage == "merged":
+            before = _find(fits, ("trained",), after.parents, own)
+        if _is_merged(after):
             parents |= before.parents if before else frozenset()
         steps.append(Step(before, after))
     return Chain(last, steps[::-1])
@@ -172,9 +198,9 @@ def _tells(known: Chain, last: State, alike: Mapping[tuple[str, ...], Sequence[S
         return True
     if not _same(last, before):
         return False
-    how = last.labels.method
-    named_alike = known.labels.method == how or _merge_of(how) is not None
-    return goes_on or named_alike or any(_is_merged(step.after) for step in _chain(alike, last).steps)
+    merges = _merge_of(last.labels.method) is not None and _is_merged(after)
+    named_alike = known.labels == last.labels or merges
+    return goes_on or named_alike or any(_is_merged(step.after) for step in _chain(alike, last, last).steps)
 
 
 def _is_merged(state: State | None) -> bool:
@@ -192,6 +218,13 @@ def _merge_of(method: str | None) -> str | None:
     """The merge method of a row of `METHODS`; None where it merges nothing, or there is no such row."""
     row = METHODS.get(method or "")
     return str(row.merge["method"]) if row and row.merge else None
+
+
+def _strangeness(trained: str | None, merged: str | None) -> int:
+    """0 for merging as the method's row in `METHODS` says, 1 for what gets its merging's name, else 2."""
+    if _merge_of(trained) == merged:
+        return 0
+    return 1 if _method(trained, merged) == merged else 2
 
 
 def _method(trained: str | None, merged: str | None) -> str | None:

@@ -313,3 +313,58 @@ def test_one_adapter_under_the_names_of_several_methods_makes_no_sequence_of_its
         (method, TASKS) for method in ("finetune", "average", "magmax")
     }
     assert len(found) == 3
+
+
+@pytest.mark.parametrize("merge_tells_its_seed", [True, False])
+def test_methods_that_train_the_same_adapters_have_a_sequence_each(merge_tells_its_seed: bool) -> None:
+    """PAM that never aligns is `average`, bit for bit: the merged adapter is one, and tells of no method."""
+    place = {"seed": 0, "order": "o"}
+    average = {**(place if merge_tells_its_seed else {"order": "o"}), "method": "average"}
+    results = trained("t1", "a", 60.0, method="finetune", **place)
+    for method in ("average", "pam", "er+pam", "magmax"):
+        results += trained("t2", "ab", 80.0, "t1", method=method, **place)
+        results += trained("t3", "abc", 90.0, "m2", method=method, **place) if method != "magmax" else []
+    results += merged("m2", "ab", 70.0, "t1", "t2", **average)
+    results += merged("m3", "abc", 75.0, "m2", "t3", **average)
+    numbers = (0, "abc", [60.0, 80.0, 90.0], [60.0, 70.0, 75.0])
+    expected = [(method, *numbers) for method in ("average", "er+pam", "pam")]
+    assert told(matrices_of(results)[0]) == expected
+    assert told(matrices_of(results[::-1])[0]) == expected
+
+
+def test_methods_of_the_same_adapters_have_a_sequence_each_before_any_merge_is_scored() -> None:
+    results = trained("t1", "a", 60.0, method="finetune")
+    for method in ("average", "pam"):
+        results += trained("t2", "ab", 80.0, "t1", method=method)
+    assert [matrix.method for matrix in matrices_of(results)[0]] == ["average", "pam"]
+
+
+def test_a_plainly_trained_adapter_is_named_by_its_merging_once() -> None:
+    """Methods that do not ask for this merging, though they train the same, did not ask for it."""
+    results = trained("t1", "a", 60.0, method="finetune")
+    for method in ("lwf", "finetune", "ties"):
+        results += trained("t2", "ab", 80.0, "t1", method=method)
+    results += merged("m2", "ab", 70.0, "t1", "t2", method="average")
+    names = [matrix.method for matrix in matrices_of(results)[0]]
+    assert [name for name in names if "average" in name] == ["average"]
+
+
+@pytest.mark.parametrize(
+    "others", [{"method": "er"}, {"run": "b0"}, {"seed": 1}], ids=["method", "run", "seed"]
+)
+def test_trained_adapters_that_are_the_same_have_a_sequence_for_each_of_their_labels(
+    others: dict[str, object],
+) -> None:
+    """Replay from an empty buffer is `finetune`, bit for bit."""
+    plain = {"method": "finetune", "seed": 0}
+    results = [
+        result
+        for labels in (plain, {**plain, **others})
+        for learned, name, parents in (("a", "t1", ()), ("ab", "t2", ("t1",)))
+        for result in trained(name, learned, 70.0, *parents, **labels)
+    ]
+    found = {(matrix.method, matrix.run, matrix.seed, matrix.tasks) for matrix in matrices_of(results)[0]}
+    assert found == {
+        (labels["method"], labels.get("run"), labels["seed"], ("a", "b"))
+        for labels in (plain, {**plain, **others})
+    }
