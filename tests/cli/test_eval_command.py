@@ -79,7 +79,7 @@ def test_from_predictions_the_same_comes_out_without_the_model(tmp_path: Path, c
 
 
 def table_of(scored: list[Result]) -> list[str]:
-    console = Console(width=80, file=io.StringIO())
+    console = Console(width=80, file=io.StringIO(), markup=False)  # as print_table has it
     with console.capture() as captured:
         console.print(score_table(scored))
     return [line.rstrip() for line in captured.get().splitlines()]
