@@ -187,6 +187,21 @@ def test_scores_that_do_not_differ_are_drawn(report: Report, score: float) -> No
     page = page_of(replace(report, comparisons=tuple(comparisons_of(matrices))), no_picture)
     assert "nan" not in page
     assert "Stability and plasticity" in page
+    words = Outline(page).words
+    assert "After 3 tasks the same is forgotten by every method (0.0)." in words
+    assert "The order matters the same to every method (0.0 points between orders)." in words
+
+
+def test_captions_name_every_method_that_shares_an_end(report: Report) -> None:
+    [comparison] = report.comparisons
+    lost = {"finetune": 30.0, "average": 0.0, "pam": 0.0}
+    matrices = [
+        replace(matrix, after=50.0 - lost[matrix.method] * np.tril(np.ones((3, 3)), -1))
+        for matrix in comparison.matrices
+    ]
+    words = Outline(page_of(replace(report, comparisons=tuple(comparisons_of(matrices))), no_picture)).words
+    told = "the least is forgotten by average, pam (0.0), the most by finetune (30.0)."
+    assert f"After 3 tasks {told}" in words
 
 
 def test_a_loss_that_is_no_number_is_not_drawn(report: Report) -> None:

@@ -6,6 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from pamctl.evaluation.page.charts.extremes import extremes
 from pamctl.evaluation.page.charts.look import COLOURS, DASHES, MARKS, dashes, mark
 from pamctl.evaluation.page.charts.nearby import Box, Mark, placed_names
 from pamctl.evaluation.page.charts.plot import Frame, spread_out
@@ -105,3 +106,17 @@ def test_series_differ_without_colour() -> None:
     looks = {(mark(0, 0, index), dashes(index)) for index in range(COLOURS * DASHES)}
     assert len(looks) == COLOURS * DASHES == 24
     assert len(set(MARKS)) == COLOURS
+
+
+@pytest.mark.parametrize(
+    ("numbers", "least", "most"),
+    [
+        ({"a": 1.0, "b": 3.04, "c": 1.04}, ("a, c", "1.0"), ("b", "3.0")),
+        ({"a": -0.04, "b": 0.04}, ("a, b", "0.0"), ("a, b", "0.0")),
+        ({"a": 2.0}, ("a", "2.0"), ("a", "2.0")),
+    ],
+)
+def test_extremes_are_told_to_a_tenth(
+    numbers: dict[str, float], least: tuple[str, str], most: tuple[str, str]
+) -> None:
+    assert extremes(numbers) == (least, most)

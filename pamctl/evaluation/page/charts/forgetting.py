@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from pamctl.evaluation.page.charts.extremes import extremes
 from pamctl.evaluation.page.charts.lines import Axes, Point, Series, line_chart
 from pamctl.evaluation.page.elements import joined
 from pamctl.evaluation.page.figure import NARROW, WIDE, Looks, figure_section
@@ -66,8 +67,11 @@ def _caption(lost: Mapping[str, list[Spread | None]], count: int) -> str:
     last = {system: spreads[-1].mean for system, spreads in lost.items() if spreads[-1] is not None}
     if len(last) < 2:
         return lead
-    least, most = min(last, key=last.__getitem__), max(last, key=last.__getitem__)
+    least, most = extremes(last)
+    if least == most:
+        who = "every method" if len(last) == len(lost) else least.systems
+        return f"{lead} After {count} tasks the same is forgotten by {who} ({least.number})."
     return (
-        f"{lead} After {count} tasks {least} has forgotten the least ({last[least]:.1f}), "
-        f"{most} the most ({last[most]:.1f})."
+        f"{lead} After {count} tasks the least is forgotten by {least.systems} ({least.number}), "
+        f"the most by {most.systems} ({most.number})."
     )

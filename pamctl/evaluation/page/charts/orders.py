@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from pamctl.evaluation.page.charts.extremes import extremes
 from pamctl.evaluation.page.charts.forgetting import told
 from pamctl.evaluation.page.charts.look import colour, mark, point
 from pamctl.evaluation.page.charts.plot import Frame, axis_across, drawing
@@ -130,16 +131,21 @@ def _caption(chart: Chart, sequential: Sequence[str]) -> str:
 
 
 def _widest(chart: Chart, sequential: Sequence[str]) -> Iterator[str]:
-    """The system that the order matters most to, and least."""
+    """The systems that the order matters most to, and least."""
     reach = {}
     for system in sequential:
         known = [chart.spreads.get((system, order)) for order in chart.orders]
         means = [spread.mean for spread in known if spread is not None]
         if len(means) == len(chart.orders) > 1:
             reach[system] = max(means) - min(means)
-    if len(reach) > 1:
-        most, least = max(reach, key=reach.__getitem__), min(reach, key=reach.__getitem__)
-        yield (
-            f"The order matters most to {most} ({reach[most]:.1f} points between its orders) and least to "
-            f"{least} ({reach[least]:.1f})."
-        )
+    if len(reach) < 2:
+        return
+    least, most = extremes(reach)
+    if least == most:
+        who = "every method" if len(reach) == len(sequential) else least.systems
+        yield f"The order matters the same to {who} ({least.number} points between orders)."
+        return
+    yield (
+        f"The order matters most to {most.systems} ({most.number} points between orders) and least to "
+        f"{least.systems} ({least.number})."
+    )
