@@ -55,19 +55,20 @@ class Tokenizer:
         """Return the answer and <eos>."""
         return [*self._ids(text), self.eos]
 
-    def lengths(self, prefixes: Sequence[str], suffixes: Sequence[str]) -> list[int | None]:
-        """How many tokens each prefix and suffix are together, None where there is no token for a part.
+    def lengths(self, texts: Sequence[str]) -> list[int | None]:
+        """How many tokens each text is by itself, None where there is no token for a part of it.
 
         Many at once take all cores.
         """
-        encoded = self._tokenizer.encode_batch_fast([*prefixes, *suffixes], add_special_tokens=False)
-        around = len(self._separator) + len((self.bos, self.eos))
+        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [
-            None if self._lacks(prefix, one) or self._lacks(suffix, other) else len(one) + len(other) + around
-            for prefix, suffix, one, other in zip(
-                prefixes, suffixes, encoded[: len(prefixes)], encoded[len(prefixes) :], strict=True
-            )
+            None if self._lacks(text, one) else len(one) for text, one in zip(texts, encoded, strict=True)
         ]
+
+    @property
+    def added(self) -> int:
+        """How many tokens stand around prefix and suffix: <bos>, the separator and <eos>."""
+        return len(self._separator) + len((self.bos, self.eos))
 
     def _lacks(self, text: str, encoded: tokenizers.Encoding) -> bool:
         """Whether a text holds <image>, or what the vocabulary has no token for."""

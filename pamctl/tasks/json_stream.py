@@ -161,6 +161,8 @@ class _Text:
         return Refusal(f"{self._path} line {line} is not JSON: {what}", "download the file once more")
 
     def _skip(self) -> None:
+        if self._at < len(self._held) and self._held[self._at] > " ":
+            return
         while True:
             space = _SPACE.match(self._held, self._at)
             self._at = space.end() if space else self._at

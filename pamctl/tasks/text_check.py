@@ -40,6 +40,7 @@ class TextLengths:
     _cut: list[str] = field(default_factory=list)
     _without: list[str] = field(default_factory=list)
     _waiting: list[tuple[str, str, str]] = field(default_factory=list)
+    _suffixes: dict[str, int | None] = field(default_factory=dict)
     _opened: "Tokenizer | None" = None
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "tokens"))
     _counting: "Future[None]" = field(default_factory=_nothing)
@@ -68,11 +69,17 @@ class TextLengths:
     def _count(self, waiting: Sequence[tuple[str, str, str]]) -> None:
         if not waiting:
             return
+        tokenizer = self._tokenizer()
         names, prefixes, suffixes = zip(*waiting, strict=True)
-        for name, length in zip(names, self._tokenizer().lengths(prefixes, suffixes), strict=True):
-            if length is None:
+        # Answers come again and again, prompts hardly.
+        new = [suffix for suffix in dict.fromkeys(suffixes) if suffix not in self._suffixes]
+        self._suffixes.update(zip(new, tokenizer.lengths(new), strict=True))
+        for name, prompt, suffix in zip(names, tokenizer.lengths(prefixes), suffixes, strict=True):
+            answer = self._suffixes[suffix]
+            if prompt is None or answer is None:
                 self._without.append(name)
                 continue
+            length = prompt + answer + tokenizer.added
             self.longest = max(self.longest, length)
             if length > self.text_length:
                 self._cut.append(name)
