@@ -20,7 +20,7 @@ from pamctl.training.metrics_log import SCHEMA as TRAINING
 
 FILES = ("results.jsonl", "diagnostics.jsonl", "predictions.jsonl")
 """What `pamctl run` writes beside the adapters."""
-_DIAGNOSTICS = FILES[1]
+_, _DIAGNOSTICS, _PREDICTIONS = FILES
 _LOGS = f"*/seed-*/*/*/trained/{LOG}"
 
 
@@ -65,13 +65,30 @@ def read_inputs(paths: Sequence[Path]) -> Inputs:
                 if file == path and told.is_empty:
                     raise Refusal(f"{path} holds no results", "write some with pamctl eval --results")
     if not found.results:
-        named = ", ".join(map(str, paths))
-        raise Refusal(f"no results are in {named}", "name a file that pamctl eval --results or run wrote")
+        raise _no_results(paths, found)
     return found
+
+
+def _no_results(paths: Sequence[Path], found: Inputs) -> Refusal:
+    named = ", ".join(map(str, paths))
+    if not found.predictions:
+        return Refusal(f"no results are in {named}", "name a file that pamctl eval --results or run wrote")
+    several = len(paths) > 1
+    file = "FILE" if several else paths[0] / _PREDICTIONS if paths[0].is_dir() else paths[0]
+    scoring = f"pamctl eval --from-predictions {file} --task TASK --results RESULTS"
+    return Refusal(
+        f"{named} {'hold' if several else 'holds'} predictions and no results",
+        f"name the file of results too, or score them with {scoring}",
+    )
 
 
 def _files(path: Path) -> Iterator[tuple[Path, Place | None]]:
     """The files of a path, training logs with the place in their run."""
+    if not os.path.lexists(path):
+        raise UsageRefusal(
+            f"no such file or folder: {path}",
+            "name files that pamctl eval --results wrote, or folders that pamctl run wrote",
+        )
     if not path.is_dir():
         yield path, None
         return

@@ -142,7 +142,7 @@ MISSING = [
     (f"{EVAL} --base nowhere", 1, "no base model at nowhere"),
     (f"{EVAL} --split nowhere --results out", 2, "tiny-gqa has no split 'nowhere'"),
     ("inspect nowhere", 1, "no adapter at nowhere"),
-    ("report nowhere.jsonl -o out", 2, "nowhere.jsonl is not a file"),
+    ("report nowhere.jsonl -o out", 2, "no such file or folder: nowhere.jsonl"),
 ]
 UNSOUND_TASKS = [
     ("empty.jsonl", 1, "empty.jsonl holds no examples"),

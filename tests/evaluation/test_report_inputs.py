@@ -146,10 +146,29 @@ def test_what_holds_no_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageRefusal, match=r"empty holds no results\.jsonl"):
         read_inputs([tmp_path / "empty"])
     with pytest.raises(Refusal, match="no results are in"):
-        read_inputs([write(tmp_path / "p.jsonl", PREDICTION)])
+        read_inputs([write(tmp_path / "d.jsonl", DIAGNOSIS)])
     (tmp_path / "blank.jsonl").touch()
     with pytest.raises(Refusal, match=r"blank\.jsonl holds no results"):
         read_inputs([write(tmp_path / "r.jsonl", RESULT), tmp_path / "blank.jsonl"])
+
+
+def test_predictions_without_results_are_told_from_nothing(tmp_path: Path) -> None:
+    file = write(tmp_path / "p.jsonl", PREDICTION)
+    write(tmp_path / "run" / "predictions.jsonl", PREDICTION)
+    for path in (file, tmp_path / "run"):
+        with pytest.raises(Refusal) as refused:
+            read_inputs([path])
+        assert refused.value.what == f"{path} holds predictions and no results"
+        assert "pamctl eval --from-predictions" in refused.value.way_on
+    assert len(read_inputs([file, write(tmp_path / "r.jsonl", RESULT)]).predictions) == 1
+
+
+def test_a_path_where_nothing_is_may_have_been_a_file_or_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageRefusal) as refused:
+        read_inputs([tmp_path / "nowhere"])
+    assert refused.value.what == f"no such file or folder: {tmp_path / 'nowhere'}"
+    assert "files" in refused.value.way_on
+    assert "folders that pamctl run wrote" in refused.value.way_on
 
 
 def test_paths_that_no_run_has_are_refused(run: Path, tmp_path: Path) -> None:
