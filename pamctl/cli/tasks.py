@@ -148,7 +148,7 @@ def check(task: str, base: str | None, all_images: bool, as_json: bool) -> None:
     Example:
       pamctl tasks check tiny-gqa
       pamctl tasks check my-task.jsonl --json
-      pamctl tasks check data/vqav2 --base google/paligemma-3b-pt-224
+      pamctl tasks check my-task.jsonl --base tiny
     """
     from dataclasses import asdict
 

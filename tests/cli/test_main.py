@@ -73,6 +73,7 @@ def test_examples_run(name: str, workplace: Path, warm: WarmPamctl) -> None:
         own = f"{name.split()[-1]}-{number}"
         line = re.sub(r"(-o|--results|--predictions|--save) (\S+)", rf"\1 {own}/\2", line)
         line = re.sub(r"^pamctl report \S+", "pamctl report results.jsonl", line)
+        line = re.sub(r"--baseline \S+", "--baseline results.jsonl", line)
         (workplace / own).mkdir(exist_ok=True)
         if line.startswith("pamctl train-task") and "--epochs" not in line:
             line += " --steps 2"
