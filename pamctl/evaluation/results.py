@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pamctl.adapters.provenance import Stage
 from pamctl.evaluation.json_lines import append_records, read_lines
+from pamctl.evaluation.predictions import SCHEMA as PREDICTION
 from pamctl.evaluation.record_fields import Fields, is_a, refuse_other_stage
-from pamctl.refusal import Refusal
+from pamctl.refusal import Refusal, UsageRefusal
 
 if TYPE_CHECKING:
     from pamctl.tasks.task import Example
@@ -133,14 +134,20 @@ def read_results(paths: Iterable[Path]) -> tuple[list[Result], list[str]]:
 def held_results(path: Path) -> tuple[list[Result], list[str]]:
     """The results that a file which may be appended to holds already, and notes as from `read_results`.
 
-    A file that is absent holds none. Records of other kinds, such as diagnostics, are passed over.
+    A file that is absent holds none. Records of other kinds, such as diagnostics, are passed over, except
+    predictions, whose file is written as a whole.
+
+    Raises:
+        UsageRefusal: the file holds predictions.
     """
     results: list[Result] = []
     notes: list[str] = []
     for line in read_lines(path) if path.exists() else ():
         if line.record is None:
             notes.append(line.torn_note(path))
-        elif line.record.get("schema", SCHEMA) == SCHEMA:
+        elif (schema := line.record.get("schema", SCHEMA)) == PREDICTION:
+            raise UsageRefusal(f"{path} holds predictions, not results", "name another file for the results")
+        elif schema == SCHEMA:
             results.append(_result(path, line.number, line.record))
     return results, notes
 

@@ -82,11 +82,11 @@ def score_adapter(
         refuse_unwritable(results)
     if predictions:
         refuse_existing(predictions, force=force, file=True)
+    held = _held(results, warn)
     opened = open_tasks(tasks, split, warn)
     adapter = None if reference is None else _whole(open_adapter(reference, routers=True))
     base = base or (adapter.base_model if adapter else None)
     asked = _Asked(opened, adapter, split, limit, {"stage": stage, "order": order, "run": run})
-    held = _held(results, warn)
     known: list[Result | None] = [None] * len(opened)
     if not (force or predictions):
         known = asked.known(base, held)

@@ -203,6 +203,15 @@ def test_one_file_for_results_and_predictions_is_refused(
     assert kept.read_bytes() == before
 
 
+def test_results_are_not_appended_to_predictions(file: Write, tmp_path: Path) -> None:
+    kept = file(answers(task(), [0], **STATE))
+    other = tmp_path / "other.jsonl"
+    other.write_bytes(before := kept.read_bytes())
+    with pytest.raises(UsageRefusal, match=r"other\.jsonl holds predictions, not results"):
+        rescore(kept, [task()], results=other)
+    assert other.read_bytes() == before
+
+
 def test_a_torn_line_is_told(file: Write, tmp_path: Path) -> None:
     kept, results, warned = file(answers(task(), [0], **STATE)), tmp_path / "r.jsonl", list[str]()
     append_results(results, rescore(kept, [task()]))

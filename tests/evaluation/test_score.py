@@ -175,6 +175,14 @@ def test_a_results_file_at_fault_is_told_before_the_work(place: Path, tmp_path: 
         score_adapter(None, tasks_of(place)[:1], **options)  # type: ignore[arg-type]
 
 
+def test_a_file_of_predictions_takes_no_results_and_nothing_is_opened(tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"schema": "pamctl.prediction/1"}\n')
+    with pytest.raises(UsageRefusal, match=r"p\.jsonl holds predictions, not results"):
+        score_adapter("no adapter", ["no task"], results=file)
+    assert len(file.read_text().splitlines()) == 1
+
+
 def test_a_stopped_evaluation_leaves_no_predictions(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
