@@ -75,6 +75,7 @@ def report(
         baseline=[Path(path) for path in baseline],
         tasks=tasks,
         force=force,
+        warn=warn,
     )
     for note in written.notes:
         warn(note)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pamctl.evaluation.by_type import scores_by_type, unread_tasks
+from pamctl.evaluation.counted import counted
 from pamctl.evaluation.metrics import FORGETTING, IDENTITY, definitions
 from pamctl.evaluation.results import Result
 from pamctl.evaluation.summary import DDOF, Comparison, Paired
@@ -128,8 +129,9 @@ def _definitions(report: "Report") -> Iterator[str]:
     yield f"- **forgetting** over time: {FORGETTING['forgetting']}."
     yield f"- Every score is in percent. ± is the standard deviation over the n sequences (ddof {DDOF})."
     checked, matrices = report.checked
+    of = counted(matrices, "matrix", "matrices")
     others = "" if checked == matrices else "; the others have no BWT, or lack cells"
-    yield f"- {IDENTITY} was checked, and holds, on {checked} of {matrices} matrices{others}."
+    yield f"- {IDENTITY} was checked, and holds, on {checked} of {of}{others}."
 
 
 def _tasks_of(comparison: Comparison, order: str) -> tuple[str, ...]:

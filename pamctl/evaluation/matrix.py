@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from pamctl.evaluation.counted import counted
 from pamctl.evaluation.metrics import (
     FWT,
     FWT_VARIANTS,
@@ -129,7 +130,7 @@ def matrices_of(results: Iterable[Result], fwt: str = FWT) -> tuple[list[Accurac
     chains = chains_of([state for state in learned if not learns_no_sequence(state)])
     unordered = unordered_of([state for state in learned if learns_no_sequence(state)], chains)
     if len(untold := {state.adapter for state in states if state.stage != "base" and not state.tasks}) > 0:
-        notes.append(f"{len(untold)} adapter(s) tell no learned tasks, so they are in no sequence")
+        notes.append(f"in no sequence: {counted(len(untold), 'adapter')} that no learned tasks are told of")
     matrices = [_matrix(chain, bases, fwt) for chain in chains]
     matrices += [_unordered(one, bases) for one in unordered]
     for matrix in matrices:

@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from pamctl.evaluation.baseline import Changes, changes_of
 from pamctl.evaluation.collection import collection_paused
 from pamctl.evaluation.conflicts import Diagnosis, LayerConflicts, conflicts_of
+from pamctl.evaluation.counted import counted
 from pamctl.evaluation.curves import FIRST, Curve
 from pamctl.evaluation.figures import NAMES, write_figures
 from pamctl.evaluation.markdown import markdown_of
@@ -123,7 +124,7 @@ def report_of(
     inputs = read_inputs(paths)
     chosen = _of_split(inputs, split)
     left_out = len(inputs.results) - len(chosen)
-    others = [f"{left_out} results of other splits are left out"] if left_out else []
+    others = [f"left out: {counted(left_out, 'result')} of other splits"] if left_out else []
     matrices, notes = matrices_of(chosen, fwt)
     comparisons = tuple(comparisons_of(matrices, fwt))
     systems = dict.fromkeys(system for comparison in comparisons for system in comparison.systems)
@@ -160,6 +161,7 @@ def write_report(
     baseline: Sequence[Path] = (),
     tasks: Sequence[str | Path | Task] = (),
     force: bool = False,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Report:
     """Compare results and write the report into a new folder, complete or not at all.
 
@@ -167,6 +169,7 @@ def write_report(
 
     Args:
         tasks: those whose examples' pictures are shown, opened or where they are, beside the embedded ones.
+        warn: told of what the page lacks.
     """
     refuse_existing(folder, force=force, known=_FILES.fullmatch)
     pictures = TaskPictures(tasks, split)
@@ -174,6 +177,8 @@ def write_report(
         report = report_of(paths, split, against, fwt=fwt, baseline=baseline)
         with whole_folder(folder, force=force, known=_FILES.fullmatch) as draft:
             _write_all(report, pictures, draft)
+    if unknown := ", ".join(pictures.unknown):
+        warn(f"the page has no pictures of {unknown}: tell where they are with --task")
     return report
 
 

@@ -28,6 +28,11 @@ class TaskPictures:
         self._split = split
         self._examples: dict[str, dict[str, Example]] = {}
 
+    @property
+    def unknown(self) -> list[str]:
+        """The names that pictures were asked of, and that no task has."""
+        return [name for name in self._examples if self._task(name) is None]
+
     def __call__(self, task: str, example: str) -> Image.Image | None:
         """None where no task of that name is known, it has no such example, or its image cannot be read."""
         if task not in self._examples:
@@ -41,10 +46,13 @@ class TaskPictures:
             return None
 
     def _examples_of(self, name: str) -> dict[str, Example]:
-        task = self._named.get(name) or self._embedded.get(name)
+        task = self._task(name)
         if task is None or self._split not in task.splits:
             return {}
         return {example.id: example for example in task.splits[self._split]}
+
+    def _task(self, name: str) -> Task | None:
+        return self._named.get(name) or self._embedded.get(name)
 
     @cached_property
     def _embedded(self) -> dict[str, Task]:

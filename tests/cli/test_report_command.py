@@ -132,12 +132,24 @@ def test_the_page_shows_pictures_of_tasks_that_are_named(capsys: Capture) -> Non
     learned = Result("a", "trained", ("a",), "exact", 0.0, 1, method="pam", seed=0, adapter="t")
     Path("r.jsonl").write_text(json.dumps(learned.to_json()) + "\n")
     assert run("r.jsonl", "p.jsonl", "-o", "report", "--task", "a/a.jsonl") == 0
+    assert "pictures" not in capsys.readouterr().err
     page = Path("report/index.html").read_text()
     assert "what colour is it?" in page
     assert "data:image/png;base64," in page
     assert run("r.jsonl", "p.jsonl", "-o", "report", "--force") == 0
+    err = capsys.readouterr().err
+    assert err.count("the page has no pictures of a: tell where they are with --task") == 1
     assert "data:image/png;base64," not in Path("report/index.html").read_text()
     assert run("r.jsonl", "p.jsonl", "-o", "other", "--task", "absent") == 2
+
+
+@pytest.mark.parametrize(("count", "told"), [(1, "1 result of"), (2, "2 results of")])
+def test_what_is_left_out_is_counted(count: int, told: str, capsys: Capture) -> None:
+    append_results(Path("r.jsonl"), [replace(result, split="val") for result in TWO[:count]])
+    assert run("r.jsonl", "-o", "report") == 0
+    assert f"left out: {told} other splits" in capsys.readouterr().err
+    assert "holds, on 0 of 1 matrix" in Path("report/report.md").read_text()
+    assert "holds, on 0 of 1 matrix" in Path("report/index.html").read_text()
 
 
 def test_a_taken_folder_and_a_broken_file_are_refused(capsys: Capture) -> None:

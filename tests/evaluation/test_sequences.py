@@ -368,3 +368,9 @@ def test_trained_adapters_that_are_the_same_have_a_sequence_for_each_of_their_la
         (labels["method"], labels.get("run"), labels["seed"], ("a", "b"))
         for labels in (plain, {**plain, **others})
     }
+
+
+@pytest.mark.parametrize(("names", "counted"), [("t", "1 adapter"), ("tu", "2 adapters")])
+def test_adapters_that_tell_no_tasks_are_counted(names: str, counted: str) -> None:
+    results = [Result("a", "trained", (), "exact", 10.0, 4, adapter=name) for name in names]
+    assert matrices_of(results) == ([], [f"in no sequence: {counted} that no learned tasks are told of"])

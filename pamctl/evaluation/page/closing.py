@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pamctl.evaluation.counted import counted
 from pamctl.evaluation.metrics import FORGETTING, IDENTITY, definitions
 from pamctl.evaluation.page.elements import element
 from pamctl.evaluation.page.section import Section
@@ -36,10 +37,11 @@ def _definitions(report: "Report") -> Section:
     meanings = {**definitions(report.fwt), "forgetting": FORGETTING["forgetting"]}
     pairs = [(element("dt", name), element("dd", f"{meaning}.")) for name, meaning in meanings.items()]
     checked, matrices = report.checked
+    of = counted(matrices, "matrix", "matrices")
     others = "" if checked == matrices else "; the others have no BWT, or lack cells"
     note = (
         f"Every score is in percent. ± is the standard deviation over the n sequences (ddof {DDOF}). "
-        f"{IDENTITY} was checked, and holds, on {checked} of {matrices} matrices{others}."
+        f"{IDENTITY} was checked, and holds, on {checked} of {of}{others}."
     )
     listed = element("dl", pairs, class_="definitions")
     return Section("definitions", "Definitions", [listed, element("p", note)])

@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from pamctl import __version__
+from pamctl.evaluation.counted import counted
 from pamctl.evaluation.page.answered import Known, known_predictions
 from pamctl.evaluation.page.charts.balance import balance_figure
 from pamctl.evaluation.page.charts.conflicts import conflicts_figure
@@ -68,8 +69,8 @@ def _head(style: str, script: str) -> Html:
 
 def _header(report: "Report") -> Html:
     counts = [
-        f"{_several(len(comparison.systems), 'method')} on {_several(len(comparison.tasks), 'task')} in "
-        f"{_several(len(comparison.orders), 'order')}"
+        f"{counted(len(comparison.systems), 'method')} on {counted(len(comparison.tasks), 'task')} in "
+        f"{counted(len(comparison.orders), 'order')}"
         for comparison in report.comparisons
     ]
     lead = "; ".join(counts) or "Scores of adapters that are in no sequence"
@@ -117,10 +118,6 @@ def _figures(comparison: Comparison, looks: Looks, id: str) -> Iterator[Section]
 
 def _examples(comparison: Comparison, known: Known, pictures: Pictures, id: str) -> Iterator[Section]:
     yield from examples_section(comparison, known, pictures, identifier(id, "examples"))
-
-
-def _several(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _asset(name: str) -> str:
