@@ -4,6 +4,7 @@ Since BWT (T - 1) / T = ACC - A_m, systems of the same ACC lie on a straight lin
 """
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from pamctl.evaluation.page.charts.forgetting import told
 from pamctl.evaluation.page.charts.look import point
@@ -49,16 +50,19 @@ def _chart(known: Known, looks: Looks, tasks: int, frame: Frame, kind: str) -> H
     across = bounds((learned.mean for learned, _ in known.values()), room=ROOM)
     up = bounds((kept.mean for _, kept in known.values()), room=ROOM)
     x, y = frame.across(*across), frame.up(*up)
-    named = {value: shown(value) for value in ticks(*across, 4 if kind == "narrow" else 8)}
+    values = {value: shown(value) for value in ticks(*across, 4 if kind == "narrow" else 8)}
     marks = [Mark(x(learned.mean), y(kept.mean), system) for system, (learned, kept) in known.items()]
     lines = list(_same_acc(x, y, tasks))
-    names = placed_names(marks, frame, [box for _, box in lines])
+    free = [line for line in lines if line.box.is_free_of(mark.box for mark in marks)]
+    names = placed_names(marks, frame, [line.box for line in free])
+    named = [line for line in free if line.box.is_free_of(name.box for name in names)]
     return drawing(
         frame,
         CAPTION,
-        axis_across(frame, x, named, "A_m: score when learned (%, plasticity)"),
+        axis_across(frame, x, values, "A_m: score when learned (%, plasticity)"),
         axis_up(frame, y, ticks(*up, 6), "BWT: change since learned (points, stability)"),
-        [line for line, _ in lines],
+        [line.way for line in lines],
+        [line.name for line in named],
         [name.drawn() for name in names],
         [point(at.x, at.y, looks[at.name], _told(at.name, *known[at.name])) for at in marks],
         kind=kind,
@@ -69,8 +73,15 @@ def _told(system: str, learned: Spread, kept: Spread) -> str:
     return f"{system}: A_m {told(learned)}, BWT {told(kept)} (n = {kept.n})"
 
 
-def _same_acc(x: Scale, y: Scale, tasks: int) -> Iterator[tuple[Html, Box]]:
-    """Lines of the same ACC, each with its name at the left end and what that covers."""
+class _Line(NamedTuple):
+    """A line of the same ACC, its name at the left end, None without room for it, and what that covers."""
+
+    way: Html
+    name: Html | None
+    box: Box
+
+
+def _same_acc(x: Scale, y: Scale, tasks: int) -> Iterator[_Line]:
     share = (tasks - 1) / tasks
     for acc in ticks(x.low + y.low * share, x.high + y.high * share, 6):
         # Where BWT = (ACC - A_m) T / (T - 1) enters and leaves the area.
@@ -83,4 +94,4 @@ def _same_acc(x: Scale, y: Scale, tasks: int) -> Iterator[tuple[Html, Box]]:
         box = Box(left + 4, low - FONT, left + 4 + width_of(text), low)
         name = element("text", text, x=number(box.left), y=number(low), class_="tick")
         named = box.right < x.end and low < y.start
-        yield joined(element("path", d=way, class_="reference"), name if named else None), box
+        yield _Line(element("path", d=way, class_="reference"), name if named else None, box)

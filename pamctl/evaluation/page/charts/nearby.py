@@ -1,6 +1,6 @@
 """Names beside the marks of a scatter plot, so placed that they cover one another and the marks least."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pamctl.evaluation.page.charts.plot import Frame
@@ -31,6 +31,10 @@ class Box:
         across = self.left < other.right and other.left < self.right
         return across and self.top < other.bottom and other.top < self.bottom
 
+    def is_free_of(self, others: Iterable["Box"]) -> bool:
+        """Whether it covers no place that one of the others does."""
+        return not any(map(self.meets, others))
+
     def within(self, other: "Box") -> bool:
         """Whether the other covers all of this."""
         across = other.left <= self.left and self.right <= other.right
@@ -44,6 +48,11 @@ class Mark:
     x: float
     y: float
     name: str
+
+    @property
+    def box(self) -> Box:
+        """What the mark covers."""
+        return Box(self.x - RADIUS, self.y - RADIUS, self.x + RADIUS, self.y + RADIUS)
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ class Name:
 def placed_names(marks: Sequence[Mark], frame: Frame, taken: Sequence[Box] = ()) -> list[Name]:
     """A name for each mark, over no mark, no other name and nothing taken, as far as there is room."""
     area = Box(frame.left, frame.top, frame.width, frame.height - frame.bottom)
-    covered = [*taken, *(Box(at.x - RADIUS, at.y - RADIUS, at.x + RADIUS, at.y + RADIUS) for at in marks)]
+    covered = [*taken, *(mark.box for mark in marks)]
     names = []
     for mark in marks:
         name = _best(mark, fitted(mark.name, frame.width * LONGEST), area, covered)
