@@ -184,4 +184,8 @@ def test_methods_that_made_the_same_adapters_are_told(
 ) -> None:
     given = ["demo", "-o", str(tmp_path / "out"), "--tasks", "2", "--steps", "1", "--base", base]
     assert exit_code_of(lambda: pamctl(given, standalone_mode=False)) == 0
-    assert "pam made the same adapters as another method" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "average, pam made the very same adapters in 1 sequence" in told
+    rows = [line.split() for line in told.partition("summary")[2].splitlines()]
+    average, pam = (next(row for row in rows if row[:1] == [name]) for name in ("average", "pam"))
+    assert average[1:] == pam[1:]

@@ -80,8 +80,6 @@ def demo(
     for matrix in found.report.comparisons[0].matrices:
         print_table(_matrix(matrix))
     print_table(_summary(found))
-    for method in found.differ_percent.keys() - set(found.report.comparisons[0].systems):
-        warn(f"{method} made the same adapters as another method in so few steps: it has no row of its own")
     say(f"Scores: {output / RESULTS}; figures and tables: {output / REPORT}")
     say(f"The same by single commands: sh {output / COMMANDS}")
     if as_json:

@@ -140,6 +140,7 @@ def report_of(
             *others,
             *notes,
             *_repeated(comparisons),
+            *_alike(comparisons),
             *_not_comparable(comparisons, before),
         ),
         against=against,
@@ -213,6 +214,12 @@ def _repeated(comparisons: Sequence[Comparison]) -> Iterator[str]:
                 f"{system} has more than one sequence of {order}, seed {seed}: "
                 "tell them apart with pamctl eval --run"
             )
+
+
+def _alike(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    for comparison in comparisons:
+        for systems, count in comparison.alike().items():
+            yield f"{', '.join(systems)} made the very same adapters in {counted(count, 'sequence')}"
 
 
 def _not_comparable(comparisons: Sequence[Comparison], baseline: Report | None) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -158,6 +158,16 @@ class Comparison:
         """Every (system, order, seed) that more than one sequence has."""
         draws = Counter((matrix.system, self.order_of(matrix), matrix.seed) for matrix in self.matrices)
         return [draw for draw, count in draws.items() if count > 1]
+
+    def alike(self) -> Mapping[tuple[str, ...], int]:
+        """Systems that made the very same adapters of several tasks, and in how many (order, seed)."""
+        found: dict[object, list[str]] = {}
+        for matrix in self._sequences:
+            if len(matrix.adapters) > 1 and None not in matrix.adapters:
+                draw = (matrix.adapters, self.order_of(matrix), matrix.seed)
+                found.setdefault(draw, []).append(matrix.system)
+        systems = (in_order_of_methods(names) for names in found.values())
+        return Counter(names for names in systems if len(names) > 1)
 
     def pairs(self, against: str | None = None) -> Iterator[Paired]:
         """Every other system minus `against`, or without it every two, on every metric.

@@ -130,3 +130,16 @@ def test_without_sequences_there_is_still_an_order() -> None:
 def test_labels_name_orders() -> None:
     matrices, _ = matrices_of([*one("x", "ab", 0, 80.0, 1.0, "coin-1"), *one("x", "ba", 0, 80.0, 1.0)])
     assert comparisons_of(matrices)[0].orders == ("order 1", "coin-1")
+
+
+def test_systems_of_the_same_adapters_are_told_with_how_often(comparison: Comparison) -> None:
+    made = {("x", 0, "ab"): "s", ("y", 0, "ab"): "s", ("x", 0, "ba"): "t", ("y", 0, "ba"): "t"}
+    matrices = [
+        replace(matrix, adapters=(f"{name}1", f"{name}2"))
+        for matrix in comparison.matrices
+        for name in [made.get((matrix.method, matrix.seed or 0, "".join(matrix.tasks)), matrix.method)]
+    ]
+    assert comparison.alike() == {}
+    assert Comparison(tuple(matrices)).alike() == {("x", "y"): 2}
+    last = [replace(matrix, adapters=("first", matrix.method)) for matrix in comparison.matrices]
+    assert Comparison(tuple(last)).alike() == {}
