@@ -132,7 +132,7 @@ class Worker:
         self._report(f"{step.adapter or 'zero-shot'}: {', '.join(scores)}")
 
     def _result(self, adapter: Adapter | None, task: str) -> tuple[Result, list[Prediction]]:
-        """The score of an adapter and its first predictions, evaluated once though it may stand in many cells."""
+        """The score of an adapter and its first predictions, evaluated once for however many cells."""
         place = None if adapter is None else adapter.fingerprint
         known = self._records.score_of(place, task)
         if known is None:
