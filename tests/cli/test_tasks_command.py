@@ -65,7 +65,7 @@ def test_check_exits_by_what_it_finds(tmp_path: Path, capsys: Capture) -> None:
     row = {"image": "a.png", "question": "q", "answer": "a", "split": "train"}
     file.write_text(json.dumps(row))
     assert run("check", str(file)) == 0
-    assert capsys.readouterr().out .splitlines()[::4] == ["t.jsonl: train 1", "sound"]
+    assert capsys.readouterr().out.splitlines()[::4] == ["t.jsonl: train 1", "sound"]
     file.write_text(json.dumps(row) + "\n" + json.dumps(row | {"split": "test"}) + "\n")
     assert run("check", str(file)) == 1
     assert "error: 1 examples of test have an image and prompt of train: 2" in capsys.readouterr().out
