@@ -20,7 +20,7 @@ LEFT, TOP, BOTTOM = 0.6, 0.6, 0.05
 """Inches around the panels."""
 LETTER = 0.078
 """Inches that a character in the legend takes, at most."""
-_FIRST = Look("#7F7F7F", "", (0, (1, 1)))  # type: ignore[arg-type]
+_FIRST = Look("#7F7F7F", "", (0, (1, 1)))
 
 
 def training_curves(curves: Sequence[Curve], looks: Looks, order: Sequence[str] = ()) -> "Figure":

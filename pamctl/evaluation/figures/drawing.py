@@ -37,7 +37,7 @@ class Look:
 
     colour: str
     marker: str
-    dashes: str
+    dashes: str | tuple[int, tuple[int, ...]]
 
 
 Looks = Mapping[str, Look]
