@@ -21,7 +21,7 @@ ROWS = 40
 TARGETS = r".*(q_proj|o_proj|down_proj|fc1|linear)"
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _in_haste() -> Iterator[None]:
     with compiled_in_haste():
         yield

@@ -7,7 +7,7 @@ import pytest
 from tests.in_haste import compiled_in_haste
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _in_haste() -> Iterator[None]:
     with compiled_in_haste():
         yield

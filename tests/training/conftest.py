@@ -11,7 +11,7 @@ from tests.in_haste import compiled_in_haste
 from tests.training_cases import SETTINGS, write_base, write_task
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _in_haste() -> Iterator[None]:
     with compiled_in_haste():
         yield
