@@ -19,7 +19,8 @@
     [recipe]                        # flags of train-task override it
     epochs = 3
 
-What is left out is as the release has it, and a folder that a reader recognises needs no TOML at all.
+What is left out is as the release has it; of splits, where any is named, only train and test are. A folder
+that a reader recognises needs no TOML at all.
 """
 
 import math
@@ -37,7 +38,7 @@ from pamctl.tasks.jsonl import holds_jsonl
 from pamctl.tasks.readers import readers
 from pamctl.tasks.releases import Reader, Release
 from pamctl.tasks.splits import LEFT_OUT, ReadSplits, parts_of
-from pamctl.tasks.task import Recipe, Task, Visit, first_answer
+from pamctl.tasks.task import TEST, TRAIN, Recipe, Task, Visit, first_answer
 from pamctl.tasks.visits import sampled_answer
 
 FILE_NAME = "task.toml"
@@ -150,7 +151,8 @@ class TaskFile:
 
     def _splits(self, release: Release) -> ReadSplits:
         reader, own = self.reader, self.table.get("splits", {})
-        said = {**(reader.splits if reader.released or not own else {}), **own}
+        usual = {name: of for name, of in reader.splits.items() if not own or name in (TRAIN, TEST)}
+        said = {**(usual if reader.released or not own else {}), **own}
         for name, expression in said.items():
             _check(expression, str, f"{self.place}: splits.{name}")
         parts = {
