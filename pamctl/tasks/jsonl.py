@@ -20,6 +20,7 @@ from typing import Any
 from pamctl.refusal import Refusal, UsageRefusal
 from pamctl.tasks.characters import CUT, whole_characters
 from pamctl.tasks.images import Picture, picture_file
+from pamctl.tasks.releases.record import kind
 from pamctl.tasks.task import Example, Task
 
 SPLIT_FILES = ("train", "val", "test")
@@ -160,12 +161,12 @@ def _row(path: Path, number: int, text: bytes, file_split: str | None, picture: 
     identity = record.get("id", number)
     if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
         raise Refusal(
-            f"{where}: `id` is {_kind(identity)}", "give a string or a whole number, or leave it out"
+            f"{where}: `id` is {kind(identity)}", "give a string or a whole number, or leave it out"
         )
     split = record.get("split")
     if split is not None and (not isinstance(split, str) or not split):
         raise Refusal(
-            f"{where}: `split` is {_kind(split)}", "give a name such as train or test, or leave it out"
+            f"{where}: `split` is {kind(split)}", "give a name such as train or test, or leave it out"
         )
     if file_split and split not in (None, file_split):
         raise Refusal(f"{where}: `split` is {split!r} in {path.name}", "leave `split` out, or move the line")
@@ -186,7 +187,7 @@ def _object(where: str, text: bytes) -> dict[str, Any]:
         raise Refusal(f"{where} is not JSON: {told}", "write one JSON object a line") from fault
     if not isinstance(record, dict):
         raise Refusal(
-            f"{where} is {_kind(record)}, not an object",
+            f"{where} is {kind(record)}, not an object",
             'write {"image": ..., "question": ..., "answer": ...}',
         )
     return record
@@ -203,7 +204,7 @@ def _one_of(where: str, record: dict[str, Any], names: tuple[str, ...]) -> Any:
     if present[0] == "answers":
         return value
     if not isinstance(value, str):
-        raise Refusal(f"{where}: `{present[0]}` is {_kind(value)}", "give a string")
+        raise Refusal(f"{where}: `{present[0]}` is {kind(value)}", "give a string")
     return value
 
 
@@ -223,7 +224,8 @@ def _image(where: str, record: dict[str, Any]) -> str:
         way_on = "give the image's path, relative to the file"
         raise Refusal(f"{where} has no `image`{_has(record)}", way_on)
     if not isinstance(value, str) or not value or "\0" in value:
-        raise Refusal(f"{where}: `image` is {_kind(value)}", "give the image's path, relative to the file")
+        said = "a path with a NUL character" if isinstance(value, str) and value else kind(value)
+        raise Refusal(f"{where}: `image` is {said}", "give the image's path, relative to the file")
     return value
 
 
@@ -240,7 +242,7 @@ def _beside(path: Path, name: str, where: str) -> Picture:
 def _type(where: str, record: dict[str, Any]) -> str | None:
     value = record.get("type")
     if value is not None and (not isinstance(value, str) or not value):
-        raise Refusal(f"{where}: `type` is {_kind(value)}", "give a kind of question, or leave it out")
+        raise Refusal(f"{where}: `type` is {kind(value)}", "give a kind of question, or leave it out")
     return value
 
 
@@ -248,14 +250,3 @@ def _has(record: dict[str, Any]) -> str:
     """The names that a line has in place of a missing one, where they are few."""
     names = [str(name) for name in record]
     return f", but {', '.join(names)}" if 0 < len(names) <= FEW else ""
-
-
-def _kind(value: object) -> str:
-    kinds = {dict: "an object", list: "a list", bool: "true or false", int: "a number", float: "a number"}
-    return (
-        "null"
-        if value is None
-        else "an empty string"
-        if value == ""
-        else kinds.get(type(value), f"{value!r}")
-    )

@@ -56,7 +56,7 @@ def tasks_of(place: Path) -> list[Path]:
 def test_results_stand_where_the_provenance_says(place: Path, base: Base, tmp_path: Path) -> None:
     told = replace(TOLD, base=BaseModel("base", base.fingerprint))
     adapter = adapter_at(tmp_path / "adapter", base, told)
-    files = {"results": tmp_path / "r.jsonl", "predictions": tmp_path / "p.jsonl"}
+    files: dict[str, Any] = {"results": tmp_path / "r.jsonl", "predictions": tmp_path / "p.jsonl"}
     warned: list[str] = []
     done: list[tuple[int, int, str]] = []
     scored = score_adapter(
@@ -66,7 +66,7 @@ def test_results_stand_where_the_provenance_says(place: Path, base: Base, tmp_pa
         limit=6,
         warn=warned.append,
         on_examples=lambda *now: done.append(now),
-        **files,  # type: ignore[arg-type]
+        **files,
     )
     assert read_results([files["results"]])[0] == scored
     assert [result.task for result in scored] == ["red", "blue"]
@@ -101,11 +101,16 @@ def test_what_a_results_file_holds_is_not_evaluated_again(
     decoded: list[str] = []
     told: list[str] = []
 
-    def given(which: str | None = adapter, **more: object) -> list[Result]:
+    def given(which: str | None = adapter, **more: Any) -> list[Result]:
         decoded.clear()
         told.clear()
-        options = {"base": str(place / "base"), "limit": 2, "results": file, "report": told.append}
-        return score_adapter(which, tasks_of(place), **options | more)  # type: ignore[arg-type]
+        options: dict[str, Any] = {
+            "base": str(place / "base"),
+            "limit": 2,
+            "results": file,
+            "report": told.append,
+        }
+        return score_adapter(which, tasks_of(place), **options | more)
 
     evaluated = score.evaluate
     monkeypatch.setattr(
@@ -121,8 +126,9 @@ def test_what_a_results_file_holds_is_not_evaluated_again(
     assert (decoded, len(told)) == ([], 2)
     assert told[1] == f"blue: 99.00 % is in {file} already; --force evaluates it again"
     lines = len(file.read_text().splitlines())
-    for other in ({"limit": 3}, {"run": "p=30"}, {"order": "one"}, {"stage": "trained"}, {"which": None}):
-        given(**other)  # type: ignore[arg-type]
+    others: list[dict[str, Any]] = [{"limit": 3}, {"run": "p=30"}, {"order": "one"}, {"stage": "trained"}]
+    for other in (*others, {"which": None}):
+        given(**other)
         assert (decoded, told) == (["red", "blue"], [])
         lines += 2
         assert len(file.read_text().splitlines()) == lines
@@ -143,36 +149,36 @@ def test_what_a_results_file_holds_is_not_evaluated_again(
 def test_an_adapter_that_two_methods_made_is_evaluated_once_and_recorded_for_each(
     place: Path, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"base": str(place / "base"), "limit": 2, "results": tmp_path / "r.jsonl"}
+    options: dict[str, Any] = {"base": str(place / "base"), "limit": 2, "results": tmp_path / "r.jsonl"}
     one, other = (
         adapter_at(tmp_path / method, base, replace(TOLD, method=method)) for method in ("average", "pam")
     )
-    [first] = score_adapter(one, tasks_of(place)[:1], **options)  # type: ignore[arg-type]
+    [first] = score_adapter(one, tasks_of(place)[:1], **options)
     monkeypatch.setattr(score, "load_base", None)
     for _ in range(2):
-        [second] = score_adapter(other, tasks_of(place)[:1], **options)  # type: ignore[arg-type]
+        [second] = score_adapter(other, tasks_of(place)[:1], **options)
         assert second == replace(first, method="pam")
         assert read_results([tmp_path / "r.jsonl"])[0] == [first, second]
 
 
 def test_one_task_more_evaluates_that_one(place: Path, base: Base, tmp_path: Path) -> None:
-    options = {"base": str(place / "base"), "limit": 2, "results": tmp_path / "r.jsonl"}
-    [red] = score_adapter(None, tasks_of(place)[:1], **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"base": str(place / "base"), "limit": 2, "results": tmp_path / "r.jsonl"}
+    [red] = score_adapter(None, tasks_of(place)[:1], **options)
     done: list[tuple[int, int, str]] = []
-    both = score_adapter(None, tasks_of(place), on_examples=lambda *now: done.append(now), **options)  # type: ignore[arg-type]
+    both = score_adapter(None, tasks_of(place), on_examples=lambda *now: done.append(now), **options)
     assert (both[0], done) == (red, [(2, 2, "blue")])
     assert read_results([tmp_path / "r.jsonl"])[0] == both
 
 
 def test_a_results_file_at_fault_is_told_before_the_work(place: Path, tmp_path: Path) -> None:
     file, warned = tmp_path / "r.jsonl", list[str]()
-    options = {"base": str(place / "base"), "limit": 2, "results": file}
+    options: dict[str, Any] = {"base": str(place / "base"), "limit": 2, "results": file}
     file.write_text('{"task": "red", "stage": "ba')
-    score_adapter(None, tasks_of(place)[:1], warn=warned.append, **options)  # type: ignore[arg-type]
+    score_adapter(None, tasks_of(place)[:1], warn=warned.append, **options)
     assert f"{file} line 1 was left torn by a stopped writer and is skipped" in warned
     file.write_text('{"task": "red"}\n')
     with pytest.raises(Refusal, match="line 1: `stage` is missing"):
-        score_adapter(None, tasks_of(place)[:1], **options)  # type: ignore[arg-type]
+        score_adapter(None, tasks_of(place)[:1], **options)
 
 
 def test_a_file_of_predictions_takes_no_results_and_nothing_is_opened(tmp_path: Path) -> None:
@@ -196,7 +202,7 @@ def test_a_stopped_evaluation_leaves_no_predictions(
     monkeypatch.setattr(score, "evaluate", stopped_at_blue)
     options = {"results": out / "r.jsonl", "predictions": out / "p.jsonl", "base": str(place / "base")}
     with pytest.raises(KeyboardInterrupt):
-        score_adapter(None, tasks_of(place), limit=2, **options)  # type: ignore[arg-type]
+        score_adapter(None, tasks_of(place), limit=2, **options)
     assert [file.name for file in out.iterdir()] == ["r.jsonl"]
     assert [result.task for result in read_results([out / "r.jsonl"])[0]] == ["red"]
 
@@ -204,11 +210,11 @@ def test_a_stopped_evaluation_leaves_no_predictions(
 def test_an_adapter_without_provenance_counts_as_trained(place: Path, base: Base, tmp_path: Path) -> None:
     adapter = adapter_at(tmp_path / "adapter", base, None)
     warned: list[str] = []
-    options = {"base": str(place / "base"), "limit": 2}
-    [result] = score_adapter(adapter, tasks_of(place)[:1], warn=warned.append, **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"base": str(place / "base"), "limit": 2}
+    [result] = score_adapter(adapter, tasks_of(place)[:1], warn=warned.append, **options)
     assert (result.stage, result.tasks, result.method) == ("trained", (), None)
     assert any("no pamctl.json" in warning for warning in warned)
-    [labelled] = score_adapter(adapter, tasks_of(place)[:1], stage="merged", run="p=30", **options)  # type: ignore[arg-type]
+    [labelled] = score_adapter(adapter, tasks_of(place)[:1], stage="merged", run="p=30", **options)
     assert labelled == replace(result, stage="merged", run="p=30")
 
 

@@ -90,7 +90,7 @@ def test_a_folder_holds_one_file_or_one_a_split(folder: Path) -> None:
         ([ROW | {"image": ["a.png"]}], "line 1: `image` is a list"),
         ([ROW | {"image": "a\0.png"}], "line 1: `image` is"),
         ([ROW | {"id": True}], "line 1: `id` is true or false"),
-        ([ROW | {"split": ""}], "line 1: `split` is an empty string"),
+        ([ROW | {"split": ""}], "line 1: `split` is an empty text"),
         ([ROW | {"answer": " "}], "line 1: the answer is empty"),
         ([{"image": "a.png", "question": "q", "answers": []}], "line 1: the answer is empty"),
         (
